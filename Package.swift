@@ -1,0 +1,70 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A room of the house: one Swift target that imports only the rooms named.
+func room(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let package = Package(
+  name: "pinhole",
+  products: [
+    .executable(name: "pinhole", targets: ["pinhole"]),
+    .library(name: "PinholeFrames", targets: ["PinholeFrames"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
+    .target(name: "PinholeProtocol", path: "Protocol", publicHeadersPath: "include"),
+    room("Linux", ["CLinux"]),
+    room("GuestMemory", ["Linux", "CLinux", log]),
+    room("Virtqueue", ["GuestMemory", "Linux"]),
+    room("VhostUser", ["Virtqueue", "GuestMemory", "Linux", "CLinux", log]),
+    room("Buffers", ["GuestMemory", "Linux", "CLinux", log]),
+    room("Fences", ["Buffers", "Linux", "CLinux"]),
+    room(
+      "VirtioGPU",
+      ["Fences", "Buffers", "VhostUser", "Virtqueue", "GuestMemory", "Linux", log]
+    ),
+    room(
+      "Display",
+      ["VirtioGPU", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", "PinholeProtocol", log]),
+    room("PinholeFrames", ["PinholeProtocol", "Linux", "CLinux"]),
+    room("FakeGuest", ["PinholeFrames", "VhostUser", "Virtqueue", "Linux", "CLinux"]),
+    .executableTarget(
+      name: "pinhole",
+      dependencies: [
+        "FakeGuest", "PinholeFrames", "Display", "VirtioGPU", "VhostUser", "Buffers",
+        "GuestMemory", "Linux", log,
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], swiftSettings: settings),
+    tests("LinuxTests", ["Linux"]),
+    tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
+    tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
+    tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux"]),
+    tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
+    tests("VirtioGPUTests", ["VirtioGPU", "Buffers", "GuestMemory", "VhostUser", "Linux"]),
+    tests("DisplayTests", ["Display", "PinholeFrames", "VirtioGPU", "Buffers", "Linux"]),
+    tests("PinholeFramesTests", ["PinholeFrames", "PinholeProtocol", "Linux"]),
+    tests("FakeGuestTests", ["FakeGuest", "Linux"]),
+    tests(
+      "KernelTests",
+      ["FakeGuest", "PinholeFrames", "Buffers", "GuestMemory", "Linux", "CLinux"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

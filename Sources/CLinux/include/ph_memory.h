@@ -1,0 +1,45 @@
+/* memfd, seals, hole punching and stat facts behind _GNU_SOURCE. */
+#ifndef PH_MEMORY_H
+#define PH_MEMORY_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* huge_page_size: 0 for base pages, else a power of two such as 2 MiB. */
+int ph_memfd_create(const char *name, uint64_t huge_page_size);
+int ph_add_seals(int fd, int seals);
+/* The F_SEAL_* bits of fd, or -errno (EINVAL: the file cannot be sealed). */
+int ph_get_seals(int fd);
+int ph_ftruncate(int fd, uint64_t size);
+int ph_punch_hole(int fd, uint64_t offset, uint64_t length);
+
+struct ph_file_facts {
+	uint64_t device;
+	uint64_t inode;
+	uint64_t size;
+	uint64_t block_size;   /* the huge page size on hugetlbfs */
+	uint64_t filesystem;   /* f_type of fstatfs(2) */
+	int64_t mtime_ns, ctime_ns;
+	uint32_t is_regular;
+	uint32_t reserved;
+};
+int ph_stat_file(int fd, struct ph_file_facts *facts);
+
+enum {
+	ph_SEAL_SEAL = 1,
+	ph_SEAL_SHRINK = 2,
+	ph_SEAL_GROW = 4,
+	ph_SEAL_WRITE = 8,
+	ph_SEAL_FUTURE_WRITE = 16,
+};
+static const uint64_t ph_TMPFS_MAGIC = 0x01021994;
+static const uint64_t ph_HUGETLBFS_MAGIC = 0x958458f6;
+
+/* Page-wise madvise(2) advice newer than glibc's headers. */
+static const int ph_MADV_POPULATE_READ = 22;
+static const int ph_MADV_POPULATE_WRITE = 23;
+int ph_madvise(void *address, size_t length, int advice);
+int ph_ioctl(int fd, unsigned long request, void *argument);
+int ph_ioctl_int(int fd, unsigned long request, unsigned long argument);
+int ph_set_thread_name(const char *name);
+int ph_gettid(void);
+#endif

@@ -1,0 +1,174 @@
+import CLinux
+import Glibc
+
+/// One thread's epoll(7) loop: descriptors, timers, and work at the end of a turn.
+///
+/// The loop belongs to the thread that runs it; only ``Stopper`` may be used elsewhere.
+public final class EventLoop {
+  /// What a descriptor is watched for; errors and hang-ups are always reported.
+  public struct Events: OptionSet, Sendable {
+    /// The `EPOLL*` bits of epoll_ctl(2).
+    public let rawValue: UInt32
+    /// Wraps `EPOLL*` bits.
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// There is something to read.
+    public static let readable = Events(rawValue: ph_EPOLLIN)
+    /// There is room to write.
+    public static let writable = Events(rawValue: ph_EPOLLOUT)
+    /// An error is pending.
+    public static let error = Events(rawValue: ph_EPOLLERR)
+    /// The peer is gone.
+    public static let hangUp = Events(rawValue: ph_EPOLLHUP)
+  }
+
+  /// Names one watch; a stale token is harmless.
+  public struct Token: Equatable, Sendable {
+    fileprivate let slot: UInt32
+    fileprivate let tag: UInt32
+  }
+
+  private struct Slot {
+    var fd: CInt = -1
+    var tag: UInt32 = 0
+    var handler: ((Events) -> Void)?
+  }
+
+  private let epoll: OwnedFD
+  private var slots: [Slot] = []
+  private var free: [UInt32] = []
+  private var endOfTurn: [() -> Void] = []
+  private var stopping = false
+  private let ready: UnsafeMutablePointer<epoll_event>
+  private static let batch = 64
+  private let stopEvent: SharedFD
+
+  /// A loop with nothing to watch.
+  public init() throws(Errno) {
+    epoll = OwnedFD(adopting: try check(ph_epoll_create(), "epoll_create1"))
+    stopEvent = SharedFD(OwnedFD(adopting: try check(ph_eventfd(0), "eventfd")))
+    ready = .allocate(capacity: Self.batch)
+    ready.initialize(repeating: epoll_event(), count: Self.batch)
+    try watch(stopEvent.raw, for: .readable) { [unowned self] _ in stopping = true }
+  }
+
+  deinit { ready.deallocate() }
+
+  /// Calls `handler` in this loop's thread whenever the descriptor is ready.
+  ///
+  /// The descriptor stays its owner's: ``unwatch(_:)`` before closing it.
+  @discardableResult
+  public func watch(
+    _ fd: CInt, for events: Events, _ handler: @escaping (Events) -> Void
+  ) throws(Errno) -> Token {
+    let index = free.popLast() ?? UInt32(slots.count)
+    if index == slots.count { slots.append(Slot()) }
+    let tag = slots[Int(index)].tag &+ 1
+    let key = UInt64(tag) << 32 | UInt64(index)
+    slots[Int(index)] = Slot(fd: fd, tag: tag, handler: handler)
+    do throws(Errno) {
+      try check(ph_epoll_ctl(epoll.raw, EPOLL_CTL_ADD, fd, events.rawValue, key), "epoll_ctl")
+    } catch {
+      slots[Int(index)].handler = nil
+      free.append(index)
+      throw error
+    }
+    return Token(slot: index, tag: tag)
+  }
+
+  /// Changes what a descriptor is watched for.
+  public func change(_ token: Token, to events: Events) throws(Errno) {
+    guard let slot = live(token) else { return }
+    let key = UInt64(token.tag) << 32 | UInt64(token.slot)
+    try check(
+      ph_epoll_ctl(epoll.raw, EPOLL_CTL_MOD, slot.fd, events.rawValue, key), "epoll_ctl")
+  }
+
+  /// Stops watching; events already fetched for it are dropped.
+  public func unwatch(_ token: Token) {
+    guard let slot = live(token) else { return }
+    _ = ph_epoll_ctl(epoll.raw, EPOLL_CTL_DEL, slot.fd, 0, 0)
+    slots[Int(token.slot)].handler = nil
+    free.append(token.slot)
+  }
+
+  private func live(_ token: Token) -> Slot? {
+    guard Int(token.slot) < slots.count else { return nil }
+    let slot = slots[Int(token.slot)]
+    return slot.tag == token.tag && slot.handler != nil ? slot : nil
+  }
+
+  /// Runs `body` once per turn after all ready descriptors were served, for ever.
+  public func everyTurn(_ body: @escaping () -> Void) { endOfTurn.append(body) }
+
+  /// Serves descriptors until ``stop()`` or a ``Stopper`` ends it.
+  public func run() throws(Errno) {
+    stopping = false
+    while !stopping { try turn() }
+  }
+
+  /// Waits once and serves what is ready.
+  ///
+  /// - Parameter timeout: milliseconds, -1 for as long as it takes.
+  public func turn(timeout: CInt = -1) throws(Errno) {
+    let count = try check(
+      ph_epoll_wait(epoll.raw, ready, CInt(Self.batch), timeout), "epoll_wait")
+    for i in 0..<Int(count) {
+      let key = ready[i].data.u64
+      let token = Token(
+        slot: UInt32(truncatingIfNeeded: key), tag: UInt32(truncatingIfNeeded: key >> 32))
+      guard let slot = live(token), let handler = slot.handler else { continue }
+      handler(Events(rawValue: ready[i].events))
+    }
+    for body in endOfTurn { body() }
+  }
+
+  /// Ends ``run()`` after the present turn; call it in the loop's own thread.
+  public func stop() { stopping = true }
+
+  /// Ends a loop from any thread.
+  public struct Stopper: Sendable {
+    fileprivate let event: SharedFD
+    /// Wakes the loop and ends its ``EventLoop/run()``.
+    public func stop() { _ = ph_eventfd_signal(event.raw) }
+  }
+
+  /// A handle for other threads.
+  public var stopper: Stopper { Stopper(event: stopEvent) }
+}
+
+/// A timer served by an ``EventLoop``.
+public final class LoopTimer {
+  private let timer: TimerFD
+  private let loop: EventLoop
+  private var token: EventLoop.Token?
+  /// Whether the timer is armed; a single shot clears it before its handler runs.
+  public private(set) var isArmed = false
+  private var repeats = false
+
+  /// A disarmed timer whose expirations call `handler` in the loop's thread.
+  public init(on loop: EventLoop, _ handler: @escaping () -> Void) throws(Errno) {
+    timer = try TimerFD()
+    self.loop = loop
+    token = try loop.watch(timer.fd.raw, for: .readable) { [unowned self] _ in
+      guard timer.drain() > 0, isArmed else { return }
+      if !repeats { isArmed = false }
+      handler()
+    }
+  }
+
+  deinit { if let token { loop.unwatch(token) } }
+
+  /// Arms the timer in nanoseconds from now, once or at an interval in nanoseconds.
+  public func arm(after nanoseconds: UInt64, every interval: UInt64 = 0) {
+    isArmed = true
+    repeats = interval > 0
+    timer.arm(after: nanoseconds, every: interval)
+  }
+
+  /// Stops the timer.
+  public func disarm() {
+    guard isArmed else { return }
+    isArmed = false
+    timer.disarm()
+  }
+}

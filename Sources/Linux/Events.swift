@@ -1,0 +1,67 @@
+import CLinux
+import Glibc
+
+/// An eventfd(2): one side signals, the other polls and drains.
+public struct EventFD: ~Copyable, Sendable {
+  /// The descriptor; readable while signalled.
+  public let fd: OwnedFD
+
+  /// A new eventfd with a count of zero, nonblocking.
+  public init() throws(Errno) {
+    fd = OwnedFD(adopting: try check(ph_eventfd(0), "eventfd"))
+  }
+
+  /// Takes over an eventfd that came from somebody else.
+  public init(adopting fd: consuming OwnedFD) { self.fd = fd }
+
+  /// Wakes the other side. A full counter counts as awake.
+  public borrowing func signal() { _ = ph_eventfd_signal(fd.raw) }
+
+  /// Takes the count and sets it to zero; 0 if nothing was signalled.
+  @discardableResult
+  public borrowing func drain() -> UInt64 { ph_drain(fd.raw) }
+}
+
+/// A timerfd(2) on the monotonic clock.
+public struct TimerFD: ~Copyable, Sendable {
+  /// The descriptor; readable after an expiration.
+  public let fd: OwnedFD
+
+  /// A new, disarmed timer.
+  public init() throws(Errno) {
+    fd = OwnedFD(adopting: try check(ph_timerfd_create(), "timerfd_create"))
+  }
+
+  /// Arms the timer.
+  ///
+  /// - Parameters:
+  ///   - nanoseconds: from now; at least 1 is used.
+  ///   - interval: nanoseconds between expirations, 0 for a single one.
+  public borrowing func arm(after nanoseconds: UInt64, every interval: UInt64 = 0) {
+    _ = ph_timerfd_settime(fd.raw, max(nanoseconds, 1), interval)
+  }
+
+  /// Stops the timer.
+  public borrowing func disarm() { _ = ph_timerfd_settime(fd.raw, 0, 0) }
+
+  /// Takes the number of expirations.
+  @discardableResult
+  public borrowing func drain() -> UInt64 { ph_drain(fd.raw) }
+}
+
+/// The monotonic clock.
+public enum Clock {
+  /// Nanoseconds of `CLOCK_MONOTONIC`.
+  public static var now: UInt64 { ph_monotonic_ns() }
+}
+
+/// Signals as events.
+public enum Signals {
+  /// Blocks signals in this thread (and those it starts) and returns their signalfd(2).
+  public static func descriptor(for signals: [CInt]) throws(Errno) -> OwnedFD {
+    OwnedFD(adopting: try check(ph_signalfd(signals, CInt(signals.count)), "signalfd"))
+  }
+
+  /// A write to a closed socket returns EPIPE from now on.
+  public static func ignoreSIGPIPE() { ph_ignore_sigpipe() }
+}
