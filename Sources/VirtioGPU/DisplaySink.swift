@@ -5,7 +5,7 @@ import Fences
 public struct Frame {
   /// Which output, from 0.
   public let output: Int
-  /// The part of the picture that the output shows, in pixels of the picture.
+  /// The part of `pixels` that the output shows.
   public let crop: Rect
   /// What changed since the last frame of this output, in pixels relative to `crop`.
   public let damage: Rect
@@ -13,8 +13,25 @@ public struct Frame {
   public let pixels: PixelSource
   /// What consumers import; nil when no sink wants buffers or none could be made.
   public let buffer: OfferedBuffer?
+  /// The part of `buffer` that the output shows; has the size of `crop`, and differs from it in
+  /// place when the buffer is a copy of the visible part alone.
+  public let bufferCrop: Rect
   /// Keeps the guest's fence back; nil for unfenced flushes. Retain it to hold the frame.
   public let hold: Hold?
+
+  /// Describes a frame; `bufferCrop` is `crop` unless given.
+  public init(
+    output: Int, crop: Rect, damage: Rect, pixels: PixelSource, buffer: OfferedBuffer?,
+    bufferCrop: Rect? = nil, hold: Hold?
+  ) {
+    self.output = output
+    self.crop = crop
+    self.damage = damage
+    self.pixels = pixels
+    self.buffer = buffer
+    self.bufferCrop = bufferCrop ?? crop
+    self.hold = hold
+  }
 }
 
 /// A cursor of one output.
