@@ -43,13 +43,19 @@ let package = Package(
     ),
     room(
       "Display",
-      ["VirtioGPU", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", "PinholeProtocol", log]),
-    room("PinholeFrames", ["PinholeProtocol", "Linux", "CLinux"]),
-    room("FakeGuest", ["PinholeFrames", "VhostUser", "Virtqueue", "Linux", "CLinux"]),
+      [
+        "VirtioGPU", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", "FrameWire",
+        "PinholeProtocol", log,
+      ]),
+    room("FrameWire", ["PinholeProtocol"]),
+    .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+    room("Pictures", ["CPNG"]),
+    room("PinholeFrames", ["FrameWire", "PinholeProtocol", "Linux", "CLinux"]),
+    room("FakeGuest", ["PinholeFrames", "Pictures", "VhostUser", "Virtqueue", "Linux", "CLinux"]),
     .executableTarget(
       name: "pinhole",
       dependencies: [
-        "FakeGuest", "PinholeFrames", "Display", "VirtioGPU", "VhostUser", "Buffers",
+        "FakeGuest", "PinholeFrames", "Pictures", "Display", "VirtioGPU", "VhostUser", "Buffers",
         "GuestMemory", "Linux", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: settings),
@@ -59,8 +65,14 @@ let package = Package(
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux"]),
     tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
     tests("VirtioGPUTests", ["VirtioGPU", "Buffers", "GuestMemory", "VhostUser", "Linux"]),
-    tests("DisplayTests", ["Display", "PinholeFrames", "VirtioGPU", "Buffers", "Linux"]),
-    tests("PinholeFramesTests", ["PinholeFrames", "PinholeProtocol", "Linux"]),
+    tests(
+      "DisplayTests",
+      [
+        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "Fences", "Buffers",
+        "Linux",
+      ]),
+    tests(
+      "PinholeFramesTests", ["PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Linux"]),
     tests("FakeGuestTests", ["FakeGuest", "Linux"]),
     tests(
       "KernelTests",
