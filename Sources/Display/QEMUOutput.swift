@@ -1,0 +1,88 @@
+import Buffers
+import VirtioGPU
+
+/// What one output shows, and what QEMU has been told of it on the present socket.
+struct QEMUOutput {
+  struct Size: Equatable {
+    var width: UInt32
+    var height: UInt32
+    var whole: Rect { Rect(x: 0, y: 0, width: width, height: height) }
+  }
+
+  /// What the guest's output is, nil while it is off.
+  var size: Size?
+  /// The size of the SCANOUT that QEMU has, nil while it has none.
+  var announced: Size?
+  /// What changed and was not sent yet, in pixels of the output.
+  var missed: Rect?
+  /// The guest's cursor, nil before it had one.
+  var cursor: CursorState?
+  /// The cursor that QEMU shows.
+  var sentCursor: CursorState?
+
+  /// QEMU shows an output that is off.
+  var owesDisable: Bool { size == nil && announced != nil }
+
+  /// QEMU does not show the cursor as it is.
+  var owesCursor: Bool {
+    guard let cursor else { return false }
+    guard let sentCursor else { return true }
+    return cursor.x != sentCursor.x || cursor.y != sentCursor.y || cursorLooksDifferent
+  }
+
+  /// QEMU does not have the cursor's image or hot spot, or shows a hidden one.
+  private var cursorLooksDifferent: Bool {
+    guard let cursor, let sentCursor else { return true }
+    return cursor.image?.serial != sentCursor.image?.serial || cursor.hotX != sentCursor.hotX
+      || cursor.hotY != sentCursor.hotY
+  }
+
+  /// The image that has to be sent with the cursor, nil if a position is enough.
+  var owedImage: CursorImage? { cursorLooksDifferent ? cursor?.image : nil }
+
+  /// A new socket: QEMU knows nothing yet.
+  mutating func forgetSent() {
+    announced = nil
+    sentCursor = nil
+    missed = size?.whole
+  }
+
+  mutating func miss(_ rect: Rect) { missed = missed?.union(rect) ?? rect }
+
+  /// Takes rows off the top of what was missed.
+  ///
+  /// - Parameter limit: most bytes of pixels; one row is always taken.
+  mutating func takeBand(limit: Int) -> Rect? {
+    guard let rect = missed.flatMap({ size?.whole.intersection($0) }) else {
+      missed = nil
+      return nil
+    }
+    let rows = UInt32(clamping: max(1, limit / (Int(rect.width) * 4)))
+    guard rows < rect.height else {
+      missed = nil
+      return rect
+    }
+    missed = Rect(
+      x: rect.x, y: rect.y + rows, width: rect.width, height: rect.height - rows)
+    return Rect(x: rect.x, y: rect.y, width: rect.width, height: rows)
+  }
+}
+
+extension CursorImage {
+  /// The image in QEMU's fixed size: cut off, or padded with transparent pixels.
+  func fixedSize() -> [UInt8] {
+    let side = Int(QEMUWire.cursorSide)
+    if width == QEMUWire.cursorSide, height == width, pixels.count == QEMUWire.cursorBytes {
+      return pixels
+    }
+    var fixed = [UInt8](repeating: 0, count: QEMUWire.cursorBytes)
+    let across = Int(min(width, QEMUWire.cursorSide)) * 4
+    for row in 0..<min(Int(height), side) {
+      let start = row * Int(width) * 4
+      guard start + across <= pixels.count else { break }
+      fixed.replaceSubrange(
+        row * side * 4..<row * side * 4 + across, with: pixels[start..<start + across])
+    }
+    return fixed
+  }
+}
