@@ -1,0 +1,5 @@
+import Glibc
+
+let wouldBlock = EAGAIN
+let connectionReset = ECONNRESET
+let brokenPipe = EPIPE
