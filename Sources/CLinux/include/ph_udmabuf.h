@@ -1,0 +1,13 @@
+/* UDMABUF_CREATE_LIST of linux/udmabuf.h: its list is a flexible array member. */
+#ifndef PH_UDMABUF_H
+#define PH_UDMABUF_H
+#include <stdint.h>
+
+struct ph_udmabuf_item {
+	int32_t memfd;
+	uint32_t reserved;
+	uint64_t offset, size; /* bytes, multiples of the base page size */
+};
+/* Returns a dma-buf over the items' pages in their order, close-on-exec, or -errno. */
+int ph_udmabuf_create(int device, const struct ph_udmabuf_item *items, uint32_t count);
+#endif

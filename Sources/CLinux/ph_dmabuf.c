@@ -1,0 +1,52 @@
+#include "ph_dmabuf.h"
+#include <errno.h>
+#include <linux/dma-buf.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* Both are of Linux 6.0; older headers lack them. */
+struct sync_file_argument {
+	uint32_t flags;
+	int32_t fd;
+};
+#define EXPORT_SYNC_FILE _IOWR('b', 2, struct sync_file_argument)
+#define IMPORT_SYNC_FILE _IOW('b', 3, struct sync_file_argument)
+
+static int repeat(int fd, unsigned long request, void *argument)
+{
+	int r;
+	do
+		r = ioctl(fd, request, argument);
+	while (r < 0 && (errno == EINTR || errno == EAGAIN));
+	return r < 0 ? -errno : r;
+}
+
+static int sync_read(int fd, uint64_t edge)
+{
+	struct dma_buf_sync s = { .flags = edge | DMA_BUF_SYNC_READ };
+	return repeat(fd, DMA_BUF_IOCTL_SYNC, &s);
+}
+
+int ph_dmabuf_begin_read(int fd) { return sync_read(fd, DMA_BUF_SYNC_START); }
+int ph_dmabuf_end_read(int fd) { return sync_read(fd, DMA_BUF_SYNC_END); }
+
+int64_t ph_dmabuf_size(int fd)
+{
+	off_t end = lseek(fd, 0, SEEK_END);
+	return end < 0 ? -errno : end;
+}
+
+static uint32_t direction(int write) { return write ? DMA_BUF_SYNC_WRITE : DMA_BUF_SYNC_READ; }
+
+int ph_dmabuf_export_sync_file(int fd, int write)
+{
+	struct sync_file_argument a = { .flags = direction(write), .fd = -1 };
+	int r = repeat(fd, EXPORT_SYNC_FILE, &a);
+	return r < 0 ? r : a.fd;
+}
+
+int ph_dmabuf_import_sync_file(int fd, int sync_file, int write)
+{
+	struct sync_file_argument a = { .flags = direction(write), .fd = sync_file };
+	return repeat(fd, IMPORT_SYNC_FILE, &a);
+}

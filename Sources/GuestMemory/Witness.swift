@@ -1,0 +1,210 @@
+import CLinux
+import Glibc
+import Linux
+
+/// A second, read-only mapping of a guest file that nobody reads.
+///
+/// Only ``arm(_:gap:)`` puts pages into it. A page that is present proves that the file still has
+/// the page that was there when it was armed: whoever discards a page takes it out of all
+/// mappings first. A missing page means: assume that it was replaced.
+///
+/// Belongs to one thread; the listener of its ``WitnessKeeper`` only sets marks.
+public final class Witness {
+  /// The file, as long as somebody holds it.
+  public private(set) weak var file: GuestFile?
+  /// Device and inode of the file.
+  public let identity: FileFacts.Identity
+  /// Bytes that are witnessed: the file's size when it was mapped.
+  public let size: UInt64
+  /// The unit of discards in bytes.
+  public let pageSize: UInt64
+  private let hasShrinkSeal: Bool
+  private let base: UnsafeMutableRawPointer
+  private let engine: WitnessEngine
+  private let marks: WitnessMarks
+  private var exported: [PageSpans] = []
+  private static let retriesWhenBusy = 1000
+
+  init(of file: GuestFile, _ engine: WitnessEngine) throws(WitnessError) {
+    var code: CInt = 0
+    guard let base = ph_map_witness(file.fd.raw, file.size, &code) else {
+      throw .mapping(Errno(code, "mmap"))
+    }
+    let marks = WitnessMarks(
+      base: UInt(bitPattern: base), size: file.size, pageSize: file.pageSize)
+    guard let marks else {
+      ph_unmap(base, file.size)
+      throw .mapping(Errno(ENOMEM, "calloc"))
+    }
+    let span = (file.size &+ file.pageSize &- 1) & ~(file.pageSize &- 1)
+    if file.kind == .hugetlb, !engine.uffd.features.contains(.minorHugetlb) {
+      ph_unmap(base, file.size)
+      throw .missingFeature("MINOR_HUGETLBFS")
+    }
+    if let errno = engine.uffd.register(base, span, .minor) {
+      ph_unmap(base, file.size)
+      throw .notWatchable(errno)
+    }
+    self.file = file
+    identity = file.identity
+    size = span
+    pageSize = file.pageSize
+    hasShrinkSeal = file.seals?.contains(.shrink) ?? false
+    self.base = base
+    self.engine = engine
+    self.marks = marks
+    engine.listener.add(marks)
+  }
+
+  deinit {
+    engine.listener.remove(marks)
+    engine.uffd.unregister(base, size)
+    ph_unmap(base, size)
+  }
+
+  func isWitness(of other: GuestFile) -> Bool {
+    guard identity == other.identity, size >= other.size else { return false }
+    if file == nil { file = other }
+    return true
+  }
+
+  /// How many sets of pages are exported.
+  var exports: Int { exported.count }
+
+  /// A set of this file's pages.
+  public func pages(_ spans: some Sequence<PageSpan>) throws(WitnessError) -> PageSpans {
+    let pages = PageSpans(spans, pageSize: pageSize)
+    if let last = pages.runs.last, last.end > size { throw .outside(last) }
+    return pages
+  }
+
+  /// Makes pages present, so that their absence later means something.
+  ///
+  /// Pages that are present already stay as they are, and their proof holds.
+  ///
+  /// - Parameters:
+  ///   - pages: of this file.
+  ///   - gap: gets each run that was not present or was marked: whatever was built over these
+  ///     pages before must be built again.
+  /// - Throws: ``WitnessError/hole(offset:)`` at a page that the file does not have.
+  public func arm(_ pages: PageSpans, gap: (PageSpan) -> Void) throws(WitnessError) {
+    switch engine.detector {
+    case .scan, .pagemap:
+      try forEachAbsent(pages) { (absent) throws(WitnessError) in
+        try map(absent, gap)
+      }
+    case .faults:
+      for run in pages.runs { try map(run, gap) }
+    }
+    // After the pages: a fault that the listener resolved meanwhile was marked before.
+    for run in pages.runs { marks.take(in: run, gap) }
+  }
+
+  private func map(_ span: PageSpan, _ gap: (PageSpan) -> Void) throws(WitnessError) {
+    var at = span.offset
+    var patience = Self.retriesWhenBusy
+    while at < span.end {
+      let r = engine.uffd.map(base + Int(truncatingIfNeeded: at), span.end &- at)
+      switch r {
+      case 1...:
+        gap(PageSpan(offset: at, count: UInt64(r)))
+        at &+= UInt64(r)
+      case Int64(-EEXIST): at &+= pageSize
+      case Int64(-EFAULT): throw .hole(offset: at)
+      case Int64(-EAGAIN) where patience > 0:
+        // A removal in this process waits for the listener.
+        patience -= 1
+        sched_yield()
+      default:
+        throw .arming(
+          offset: at, Errno(CInt(truncatingIfNeeded: 0 &- r), "ioctl(UFFDIO_CONTINUE)"))
+      }
+    }
+  }
+
+  /// How many of these pages may have been replaced since they were armed.
+  ///
+  /// - Parameters:
+  ///   - pages: of this file, all of which were armed; with the detector `faults` exported too.
+  ///   - limit: the detector `faults` stops looking after so many; each costs it a fault.
+  public func missing(in pages: PageSpans, limit: Int = .max) throws(WitnessError) -> Int {
+    let unit = pageSize
+    var count: UInt64 = 0
+    switch engine.detector {
+    case .scan, .pagemap:
+      try forEachAbsent(pages) { (absent) throws(WitnessError) in
+        count &+= absent.count / unit &- UInt64(marks.count(in: absent))
+      }
+    case .faults: touch(pages, limit)
+    }
+    // Marks after presence: the listener marks a page before it lets it appear.
+    var marked = 0
+    if !marks.isEmpty { for run in pages.runs { marked += marks.count(in: run) } }
+    return Int(clamping: count) + marked
+  }
+
+  private func touch(_ pages: PageSpans, _ limit: Int) {
+    let start = engine.listener.faults
+    for run in pages.runs {
+      var at = run.offset
+      while at < run.end {
+        ph_touch(base + Int(truncatingIfNeeded: at))
+        at &+= pageSize
+        if engine.listener.faults &- start >= UInt64(limit) { return }
+      }
+    }
+  }
+
+  private func forEachAbsent(
+    _ pages: PageSpans, _ body: (PageSpan) throws(WitnessError) -> Void
+  ) throws(WitnessError) {
+    guard let pageMap = engine.pageMap else { return }
+    let origin = UInt64(UInt(bitPattern: base))
+    for group in pages.groups {
+      let end = origin &+ group.span.end
+      var at = origin &+ group.span.offset
+      while at < end {
+        let (regions, walked) = try pageMap.absent(from: at, to: end)
+        for region in regions {
+          let found = PageSpan(
+            offset: region.start &- origin, count: region.end &- region.start)
+          try pages.clip(found, body)
+        }
+        at = walked
+      }
+    }
+  }
+
+  /// Readies pages for ``missing(in:limit:)``; each call is matched by ``unexport(_:)``.
+  ///
+  /// The detector `faults` must be told of touched holes too. That stops the kernel from
+  /// collapsing holes there into huge pages for everybody, so only exported pages get it.
+  public func export(_ pages: PageSpans) throws(WitnessError) {
+    if engine.detector == .faults {
+      guard hasShrinkSeal else { throw .noShrinkSeal }
+      if pageSize != UInt64(Linux.pageSize), !engine.uffd.features.contains(.missingHugetlb) {
+        throw .missingFeature("MISSING_HUGETLBFS")
+      }
+      for run in pages.runs {
+        let errno = engine.uffd.register(
+          base + Int(truncatingIfNeeded: run.offset), run.count, [.missing, .minor])
+        if let errno {
+          exported.append(pages)
+          unexport(pages)
+          throw .notWatchable(errno)
+        }
+      }
+    }
+    exported.append(pages)
+  }
+
+  /// Ends an ``export(_:)`` of the same pages.
+  public func unexport(_ pages: PageSpans) {
+    guard let index = exported.firstIndex(where: { $0.runs == pages.runs }) else { return }
+    exported.remove(at: index)
+    guard engine.detector == .faults else { return }
+    for run in pages.subtracting(exported) {
+      _ = engine.uffd.register(base + Int(truncatingIfNeeded: run.offset), run.count, .minor)
+    }
+  }
+}

@@ -1,0 +1,98 @@
+import CLinux
+import Glibc
+import Linux
+
+/// What all witnesses share: the userfaultfd, its listener's thread, the page map.
+final class WitnessEngine {
+  let detector: Detector
+  let uffd: Userfaultfd
+  let listener: WitnessListener
+  let pageMap: PageMap?
+  private let thread: Thread
+
+  init(_ detector: Detector?, device: borrowing OwnedFD?) throws(WitnessError) {
+    let uffd = try Userfaultfd(device: device)
+    (self.detector, pageMap) = try Self.choose(detector)
+    if self.detector == .faults, !uffd.features.contains(.missingShmem) {
+      throw .missingFeature("MISSING_SHMEM")
+    }
+    do throws(Errno) {
+      let listener = try WitnessListener(uffd)
+      thread = try Thread("witness") { listener.run() }
+      self.listener = listener
+    } catch { throw .listener(error) }
+    self.uffd = uffd
+  }
+
+  // The thread is joined when the property goes, after this.
+  deinit { listener.stop() }
+
+  private static func choose(_ forced: Detector?) throws(WitnessError) -> (Detector, PageMap?) {
+    switch forced {
+    case .scan: return (.scan, try PageMap(usesScan: true))
+    case .pagemap: return (.pagemap, try PageMap(usesScan: false))
+    case .faults: return (.faults, nil)
+    case nil: break
+    }
+    for detector in [Detector.scan, .pagemap] {
+      do throws(WitnessError) {
+        return (detector, try PageMap(usesScan: detector == .scan))
+      } catch { continue }
+    }
+    return (.faults, nil)
+  }
+}
+
+/// Makes witnesses of guest files and keeps them for as long as their files are in use.
+///
+/// Belongs to one thread, as do its witnesses.
+public final class WitnessKeeper {
+  private let engine: WitnessEngine
+  private var witnesses: [Witness] = []
+
+  /// Starts the listener's thread.
+  ///
+  /// - Parameters:
+  ///   - detector: nil takes the best that this kernel has.
+  ///   - device: /dev/userfaultfd, opened before a sandbox closed it; nil uses the system call.
+  /// - Throws: ``WitnessError`` that says what is missing and what to do.
+  public init(
+    detector: Detector? = nil, device: consuming OwnedFD? = nil
+  ) throws(WitnessError) {
+    engine = try WitnessEngine(detector, device: device)
+  }
+
+  /// Whether this process can use userfaultfd here.
+  public static var isUsable: Bool {
+    do throws(WitnessError) {
+      _ = try Userfaultfd(device: nil)
+      return true
+    } catch { return false }
+  }
+
+  /// Opens /dev/userfaultfd for a later ``init(detector:device:)``.
+  public static func openDevice() throws(Errno) -> OwnedFD {
+    try OwnedFD.open("/dev/userfaultfd", O_RDWR)
+  }
+
+  /// The detector in use.
+  public var detector: Detector { engine.detector }
+
+  /// Faults on witnesses that the listener saw; the detector `faults` causes them itself.
+  public var faults: UInt64 { engine.listener.faults }
+
+  /// Removals (`UFFD_EVENT_REMOVE`) that the listener saw.
+  public var removals: UInt64 { engine.listener.removals }
+
+  /// The witness of a file, made on first use.
+  public func witness(for file: GuestFile) throws(WitnessError) -> Witness {
+    if let known = witnesses.first(where: { $0.isWitness(of: file) }) { return known }
+    purge()
+    let made = try Witness(of: file, engine)
+    witnesses.append(made)
+    return made
+  }
+
+  /// Unmaps the witnesses of files that nobody holds any more.
+  public func purge() { witnesses.removeAll { $0.file == nil && $0.exports == 0 } }
+}
