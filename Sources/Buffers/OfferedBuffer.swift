@@ -29,6 +29,8 @@ public final class OfferedBuffer {
   public private(set) var uses = 0
   /// Called whenever `uses` returns to zero.
   public var onIdle: (() -> Void)?
+  /// Counts the guest pages as pinned for as long as this object holds them.
+  var pin: Pin?
 
   /// Offers memory to consumers.
   public init(

@@ -1,0 +1,286 @@
+import GuestMemory
+import Linux
+import Logging
+
+/// Makes buffers over guest pages, and finds out when their pages are no longer the guest's.
+///
+/// Belongs to one thread. The caller checks a buffer before each frame that shows it, and all of
+/// them at an interval while ``hasExports``.
+public final class BufferStore {
+  /// What a check found.
+  public enum CheckResult {
+    /// The pages are the guest's.
+    case intact
+    /// Pages were discarded. Withdraw `old` from every consumer, then offer `new`.
+    case replaced(old: OfferedBuffer, new: OfferedBuffer, pages: Int)
+    /// Pages were discarded and no buffer could be made again: withdraw `old` and show copies.
+    case lost(old: OfferedBuffer, CopyReason)
+  }
+
+  /// The parts of a build, in their order.
+  package enum Step: Sendable {
+    /// Holes are about to be filled.
+    case fill
+    /// The witness is about to be armed.
+    case arm
+    /// The dma-buf is about to be made.
+    case create
+    /// The witness is about to be asked.
+    case verify
+  }
+
+  /// How often a build starts again because pages were discarded meanwhile.
+  public static let maxAttempts = 3
+  /// The default of ``pinBudget``: 1 GiB.
+  public static let defaultPinBudget: UInt64 = 1 << 30
+  /// Checks count no further than this: the first missing page decides.
+  private static let countLimit = 16
+
+  /// Bytes of guest memory that may be in dma-bufs.
+  public var pinBudget = BufferStore.defaultPinBudget
+  /// Lets tests discard pages in the middle of a build.
+  package var onStep: ((Step) -> Void)?
+  private let device: Result<UdmabufDevice, CopyReason>
+  private let keeper: Result<WitnessKeeper, WitnessError>
+  private let account = PinAccount()
+  private var counted = BufferCounters()
+  private var buffers: [PageBuffer] = []
+  private let log: Logger
+
+  /// Makes an empty store.
+  ///
+  /// - Parameters:
+  ///   - device: udmabuf, or why there is none.
+  ///   - keeper: what notices discards, or why there is none.
+  ///   - log: gets each reason for copies once.
+  public init(
+    device: Result<UdmabufDevice, CopyReason>, keeper: Result<WitnessKeeper, WitnessError>,
+    log: Logger = Logger(label: "pinhole.buffers")
+  ) {
+    self.device = device
+    self.keeper = keeper
+    self.log = log
+  }
+
+  /// Bytes of guest memory in dma-bufs that this process holds.
+  public var pinnedBytes: UInt64 { account.bytes }
+
+  /// Whether any buffer shows guest pages, so that ``checkAll(_:)`` has something to do.
+  public var hasExports: Bool { !buffers.isEmpty }
+
+  /// What was done so far.
+  public var counters: BufferCounters {
+    var all = counted
+    all.pins = account.pins
+    all.unpins = account.unpins
+    all.pinnedBytes = account.bytes
+    all.exportedBytes = buffers.reduce(0) { $0 &+ $1.size }
+    return all
+  }
+
+  /// The detector in use, nil without a witness.
+  public var detector: Detector? { try? keeper.get().detector }
+
+  /// Makes the first generation of a buffer over guest pages.
+  ///
+  /// - Parameters:
+  ///   - layout: of the picture in the joined ranges.
+  ///   - ranges: its memory in order.
+  /// - Returns: the buffer, whose ``PageBuffer/current`` can be offered; or why to copy, which is
+  ///   counted and logged once.
+  public func make(layout: PixelLayout, ranges: [FileRange]) -> Result<PageBuffer, CopyReason> {
+    do throws(CopyReason) {
+      let buffer = try prepare(layout, ranges)
+      do throws(CopyReason) {
+        buffer.current = try build(buffer)
+      } catch {
+        unexport(buffer)
+        throw error
+      }
+      counted.builds &+= 1
+      buffers.append(buffer)
+      return .success(buffer)
+    } catch {
+      note(error)
+      return .failure(error)
+    }
+  }
+
+  private func prepare(
+    _ layout: PixelLayout, _ ranges: [FileRange]
+  ) throws(CopyReason) -> PageBuffer {
+    let device = try device.get()
+    let keeper: WitnessKeeper
+    do throws(WitnessError) { keeper = try self.keeper.get() } catch {
+      throw .witnessUnavailable(error)
+    }
+    let plan = try BufferPlan(layout: layout, ranges: ranges, limits: device.limits)
+    try checkBudget(adding: plan.bytes)
+    do throws(WitnessError) {
+      return PageBuffer(layout: layout, plan: plan, watched: try watch(plan.items, keeper))
+    } catch { throw .witnessUnavailable(error) }
+  }
+
+  private func checkBudget(adding bytes: UInt64, insteadOf old: UInt64 = 0) throws(CopyReason) {
+    let (sum, overflow) = account.bytes.addingReportingOverflow(bytes)
+    guard !overflow, sum &- min(old, sum) <= pinBudget else {
+      throw .overPinBudget(bytes: bytes, pinned: account.bytes, budget: pinBudget)
+    }
+  }
+
+  private func watch(
+    _ items: [FileRange], _ keeper: WitnessKeeper
+  ) throws(WitnessError) -> [PageBuffer.Watched] {
+    var watched: [PageBuffer.Watched] = []
+    do throws(WitnessError) {
+      for item in items {
+        let identity = item.file.identity
+        if watched.contains(where: { $0.witness.identity == identity }) { continue }
+        let witness = try keeper.witness(for: item.file)
+        let spans = items.filter { $0.file.identity == identity }
+          .map { PageSpan(offset: $0.offset, count: $0.count) }
+        let pages = try witness.pages(spans)
+        try witness.export(pages)
+        watched.append(PageBuffer.Watched(witness: witness, pages: pages))
+      }
+    } catch {
+      for each in watched { each.witness.unexport(each.pages) }
+      throw error
+    }
+    return watched
+  }
+
+  private func unexport(_ buffer: PageBuffer) {
+    for watched in buffer.watched { watched.witness.unexport(watched.pages) }
+  }
+
+  /// Makes a dma-buf whose pages were all the guest's after it was made.
+  ///
+  /// The order leaves no window: what is discarded before the witness is armed is not in the
+  /// dma-buf, and what is discarded later is missing from the witness.
+  private func build(_ buffer: PageBuffer) throws(CopyReason) -> OfferedBuffer {
+    let device = try device.get()
+    for attempt in 0..<Self.maxAttempts {
+      if attempt > 0 { counted.retries &+= 1 }
+      onStep?(.fill)
+      try fill(buffer)
+      onStep?(.arm)
+      guard try arm(buffer) else { continue }
+      onStep?(.create)
+      let fd: OwnedFD
+      do throws(Errno) { fd = try device.create(buffer.ranges) } catch { throw .failed(error) }
+      let pin = Pin(account, bytes: buffer.size)
+      onStep?(.verify)
+      guard try missing(buffer) == 0 else { continue }
+      buffer.isSuspect = false
+      buffer.generation &+= 1
+      let offered = OfferedBuffer(
+        id: buffer.id, generation: buffer.generation, layout: buffer.layout, size: buffer.size,
+        fd: SharedFD(fd), memory: .guestPages)
+      offered.pin = pin
+      return offered
+    }
+    throw .discardsOutran
+  }
+
+  /// Fills holes through the ordinary mapping: what the guest writes there later lands in the
+  /// same pages.
+  private func fill(_ buffer: PageBuffer) throws(CopyReason) {
+    do throws(Errno) {
+      for item in buffer.ranges { try item.file.populate(offset: item.offset, count: item.count) }
+    } catch { throw .failed(error) }
+  }
+
+  /// False when a page was discarded meanwhile.
+  private func arm(_ buffer: PageBuffer) throws(CopyReason) -> Bool {
+    do throws(WitnessError) {
+      for watched in buffer.watched {
+        try watched.witness.arm(watched.pages) { suspect($0, watched.witness, but: buffer) }
+      }
+      return true
+    } catch {
+      if case .hole = error { return false }
+      throw .witnessUnavailable(error)
+    }
+  }
+
+  /// Arming takes away the proof that other buffers on the same pages would have found.
+  private func suspect(_ gap: PageSpan, _ witness: Witness, but buffer: PageBuffer) {
+    for other in buffers where other !== buffer && !other.isSuspect {
+      if other.overlaps(gap, of: witness) { other.isSuspect = true }
+    }
+  }
+
+  private func missing(_ buffer: PageBuffer) throws(CopyReason) -> Int {
+    var count = 0
+    do throws(WitnessError) {
+      for watched in buffer.watched {
+        count += try watched.witness.missing(in: watched.pages, limit: Self.countLimit)
+      }
+    } catch { throw .witnessUnavailable(error) }
+    return count
+  }
+
+  /// Finds out whether a buffer still shows the guest's pages, and rebuilds it if it may not.
+  ///
+  /// An intact buffer costs one scan for each group of neighbouring pages and no allocation.
+  public func check(_ buffer: PageBuffer) -> CheckResult {
+    guard buffer.state == .intact, let old = buffer.current else { return .intact }
+    counted.checks &+= 1
+    do throws(CopyReason) {
+      let gone = try missing(buffer)
+      guard gone > 0 || buffer.isSuspect else { return .intact }
+      counted.discards &+= 1
+      counted.discardedPages &+= UInt64(gone)
+      try checkBudget(adding: buffer.size, insteadOf: buffer.size)
+      let new = try build(buffer)
+      counted.rebuilds &+= 1
+      buffer.current = new
+      return .replaced(old: old, new: new, pages: gone)
+    } catch {
+      counted.losses &+= 1
+      buffer.current = nil
+      remove(buffer, as: .lost)
+      note(error)
+      return .lost(old: old, error)
+    }
+  }
+
+  /// Checks every buffer; tells what was found of those that are not intact.
+  public func checkAll(_ body: (PageBuffer, CheckResult) -> Void) {
+    for buffer in buffers {
+      let result = check(buffer)
+      if case .intact = result { continue }
+      body(buffer, result)
+    }
+  }
+
+  /// Stops watching a buffer that nobody shows any more.
+  ///
+  /// - Returns: the generation that was on offer, to be withdrawn. Its pages stay pinned until the
+  ///   last holder lets it go.
+  @discardableResult
+  public func release(_ buffer: PageBuffer) -> OfferedBuffer? {
+    let last = buffer.current
+    buffer.current = nil
+    if buffer.state == .intact { remove(buffer, as: .released) }
+    buffer.state = .released
+    return last
+  }
+
+  /// Lets go of mappings whose guest memory is gone; call it when the memory table changed.
+  public func memoryChanged() {
+    if case .success(let keeper) = keeper { keeper.purge() }
+  }
+
+  private func remove(_ buffer: PageBuffer, as state: PageBuffer.State) {
+    buffer.state = state
+    unexport(buffer)
+    buffers.removeAll { $0 === buffer }
+  }
+
+  private func note(_ reason: CopyReason) {
+    guard counted.count(reason.kind) else { return }
+    log.notice("showing a copy of a picture: \(reason)")
+  }
+}
