@@ -62,7 +62,7 @@ let package = Package(
     tests("LinuxTests", ["Linux"]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
-    tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux"]),
+    tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
     tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
     tests("VirtioGPUTests", ["VirtioGPU", "Buffers", "GuestMemory", "VhostUser", "Linux"]),
     tests(

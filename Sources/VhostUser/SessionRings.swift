@@ -15,7 +15,10 @@ extension VhostUserSession {
       configure(vrings[queue]) { $0.base = base }
     case .setVringKick(let queue, let fd):
       configure(vrings[queue]) { $0.kick = fd.map { .event($0) } ?? .polled }
-    case .setVringCall(let queue, let fd): vrings[queue].call = fd
+    case .setVringCall(let queue, let fd):
+      vrings[queue].call = fd
+      // An interrupt may have gone to the old descriptor; one too many does no harm.
+      vrings[queue].queue?.notifyGuest()
     case .setVringError(let queue, let fd): vrings[queue].error = fd
     case .setVringEnable(let queue, let on):
       let vring = vrings[queue]
@@ -42,7 +45,7 @@ extension VhostUserSession {
   }
 
   func startIfReady(_ vring: Vring) {
-    guard vring.isReady, let addresses = vring.addresses else { return }
+    guard isOpen, vring.isReady, let addresses = vring.addresses else { return }
     do throws(RingError) {
       let ring = try Virtqueue(
         index: vring.index, size: vring.size, addresses: addresses, memory: memory,
