@@ -51,7 +51,7 @@ let package = Package(
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     room("Pictures", ["CPNG"]),
     room("PinholeFrames", ["FrameWire", "PinholeProtocol", "Linux", "CLinux"]),
-    room("FakeGuest", ["PinholeFrames", "Pictures", "VhostUser", "Virtqueue", "Linux", "CLinux"]),
+    room("FakeGuest", ["Linux", "CLinux"]),
     .executableTarget(
       name: "pinhole",
       dependencies: [
@@ -73,10 +73,13 @@ let package = Package(
       ]),
     tests(
       "PinholeFramesTests", ["PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Linux"]),
-    tests("FakeGuestTests", ["FakeGuest", "Linux"]),
+    tests(
+      "FakeGuestTests",
+      ["FakeGuest", "pinhole", "VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
+    .executableTarget(name: "puncher", path: "Tests/Puncher"),
     tests(
       "KernelTests",
-      ["FakeGuest", "PinholeFrames", "Buffers", "GuestMemory", "Linux", "CLinux"]),
+      ["puncher", "FakeGuest", "PinholeFrames", "Buffers", "GuestMemory", "Linux", "CLinux"]),
   ],
   swiftLanguageModes: [.v6]
 )

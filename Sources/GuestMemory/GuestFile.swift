@@ -49,7 +49,8 @@ public final class GuestFile {
       kind = .other
     }
     guard let count = Int(exactly: facts.size) else { throw Errno(27, "mmap") }
-    ordinary = try Mapping(fd: fd.raw, offset: 0, count: count, writable: true)
+    // The front-end decides whether huge pages are reserved.
+    ordinary = try Mapping(fd: fd.raw, offset: 0, count: count, writable: true, reserves: false)
     self.fd = SharedFD(fd)
   }
 

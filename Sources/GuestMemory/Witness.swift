@@ -19,7 +19,8 @@ public final class Witness {
   /// The unit of discards in bytes.
   public let pageSize: UInt64
   private let hasShrinkSeal: Bool
-  private let base: UnsafeMutableRawPointer
+  /// Where it is mapped. Only tests look there: a touch is taken for a discard.
+  package let base: UnsafeMutableRawPointer
   private let engine: WitnessEngine
   private let marks: WitnessMarks
   private var exported: [PageSpans] = []

@@ -15,11 +15,15 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
   ///   - offset: start in the file in bytes, a multiple of the page size.
   ///   - count: length in bytes, more than zero.
   ///   - writable: `PROT_WRITE` beside `PROT_READ`.
+  ///   - reserves: false leaves huge pages to be found when they are touched (`MAP_NORESERVE`).
   /// - Throws: `EINVAL` for a bad offset or length, and others of mmap(2).
-  public init(fd: CInt, offset: UInt64, count: Int, writable: Bool) throws(Errno) {
+  public init(
+    fd: CInt, offset: UInt64, count: Int, writable: Bool, reserves: Bool = true
+  ) throws(Errno) {
     guard count > 0, let start = off_t(exactly: offset) else { throw Errno(EINVAL, "mmap") }
     let protection = writable ? PROT_READ | PROT_WRITE : PROT_READ
-    guard let p = mmap(nil, count, protection, MAP_SHARED, fd, start), p != MAP_FAILED else {
+    let flags = reserves ? MAP_SHARED : MAP_SHARED | MAP_NORESERVE
+    guard let p = mmap(nil, count, protection, flags, fd, start), p != MAP_FAILED else {
       throw Errno(errno, "mmap")
     }
     base = p
