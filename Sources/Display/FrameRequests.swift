@@ -1,0 +1,93 @@
+import FrameWire
+import PinholeProtocol
+
+/// A message of a frame consumer with every number checked that can be checked by itself.
+enum FrameRequest {
+  case hello(FrameHello)
+  case frameDone(output: Int, serial: UInt64)
+  case bufferClosed(FrameBufferKey)
+  case ignored
+
+  /// Decodes one packet that came with `fds` descriptors.
+  init(_ packet: UnsafeRawBufferPointer, fds: Int) throws(MalformedMessage) {
+    let header = try WireHeader(packet)
+    switch pinhole_message(rawValue: header.type) {
+    case PINHOLE_FRAME_DONE: self = try Self.frameDone(WireMessage(packet, header), fds)
+    case PINHOLE_BUFFER_CLOSED:
+      let message = try WireMessage(packet, header, as: pinhole_buffer_closed.self)
+      try message.requireDescriptors(fds, 0)
+      self = .bufferClosed(
+        FrameBufferKey(id: message.body.buffer, generation: message.body.generation))
+    case PINHOLE_CONSUMER_HELLO: self = .hello(try FrameHello(WireMessage(packet, header), fds))
+    default:
+      guard header.isOptional else {
+        throw MalformedMessage(
+          type: header.type, field: 0,
+          text: "\(WireName.message(header.type)) is not a consumer's message")
+      }
+      self = .ignored
+    }
+  }
+
+  private static func frameDone(
+    _ message: WireMessage<pinhole_frame_done>, _ fds: Int
+  ) throws(MalformedMessage) -> FrameRequest {
+    let body = message.body
+    try message.require(
+      body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
+    try message.require(
+      body.release_kind == PINHOLE_FENCE_NONE.rawValue, \.release_kind,
+      "fence kind \(body.release_kind) was not agreed on")
+    try message.require(
+      body.release_point == 0, \.release_point, "a point without a timeline")
+    try message.requireDescriptors(fds, 0)
+    return .frameDone(output: Int(body.output), serial: body.serial)
+  }
+}
+
+/// What a consumer asks for.
+struct FrameHello {
+  let name: String
+
+  init(
+    _ message: WireMessage<pinhole_consumer_hello>, _ fds: Int
+  ) throws(MalformedMessage) {
+    let body = message.body
+    try message.require(
+      body.magic == PINHOLE_MAGIC, \.magic, "the magic is 0x\(String(body.magic, radix: 16))")
+    try message.require(body.min_version >= 1, \.min_version, "versions count from 1")
+    try message.require(
+      body.max_version >= body.min_version, \.max_version,
+      "\(body.max_version) is below min_version \(body.min_version)")
+    try message.require(
+      body.flags & ~PINHOLE_CONSUMER_COPY_ONLY == 0, \.flags, "unknown flags \(body.flags)")
+    try message.require(
+      Self.isAlignment(body.stride_align), \.stride_align,
+      "\(body.stride_align) is not 0 or a power of two up to 4096")
+    try message.require(
+      Self.isAlignment(body.height_align), \.height_align,
+      "\(body.height_align) is not 0 or a power of two up to 4096")
+    guard let name = WireText.read(body.name) else {
+      throw message.fault(\.name, "the name is not UTF-8 with a NUL")
+    }
+    try message.requireDescriptors(fds, 0)
+    try message.require(
+      body.min_version <= PINHOLE_VERSION, \.min_version,
+      "this producer speaks version \(PINHOLE_VERSION) only", code: PINHOLE_ERROR_VERSION)
+    try message.require(
+      body.flags & PINHOLE_CONSUMER_COPY_ONLY == 0, \.flags,
+      "this producer cannot serve copies only", code: PINHOLE_ERROR_UNSUPPORTED)
+    self.name = name
+  }
+
+  private static func isAlignment(_ number: UInt32) -> Bool {
+    number <= 4096 && number & (number &- 1) == 0
+  }
+}
+
+/// Names a generation of a buffer.
+struct FrameBufferKey: Hashable, CustomStringConvertible {
+  let id: UInt32
+  let generation: UInt32
+  var description: String { "\(id).\(generation)" }
+}
