@@ -32,6 +32,8 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
 
   /// Most bytes of pixels in one UPDATE; larger frames are sent in bands of rows.
   public static let maxUpdate = 64 << 20
+  /// Nanoseconds until a question to QEMU is given up.
+  public static let patience: UInt64 = 1_000_000_000
   /// Most pixels across or down that QEMU is asked to show.
   public static let maxSide: UInt32 = 16_384
 
@@ -43,6 +45,7 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
   private let loop: EventLoop
   private let log: Logger
   private let maxUpdate: Int
+  private let patience: UInt64
   private var link: QEMULink?
   private var outputs = [QEMUOutput](repeating: QEMUOutput(), count: DisplayInfo.outputs)
   private let pixels = QEMUPixels()
@@ -55,14 +58,17 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
 
   /// A display without a socket: it shows nothing and knows nothing.
   public convenience init(on loop: EventLoop, log: Logger) {
-    self.init(on: loop, log: log, maxUpdate: Self.maxUpdate)
+    self.init(on: loop, log: log, maxUpdate: Self.maxUpdate, patience: Self.patience)
   }
 
-  /// - Parameter maxUpdate: most bytes of pixels in one UPDATE.
-  init(on loop: EventLoop, log: Logger, maxUpdate: Int) {
+  /// - Parameters:
+  ///   - maxUpdate: most bytes of pixels in one UPDATE.
+  ///   - patience: nanoseconds until a question to QEMU is given up.
+  init(on loop: EventLoop, log: Logger, maxUpdate: Int, patience: UInt64) {
     self.loop = loop
     self.log = log
     self.maxUpdate = maxUpdate
+    self.patience = patience
   }
 
   deinit { link?.close() }
@@ -89,7 +95,7 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
   public func attach(_ socket: consuming OwnedFD) {
     detach()
     let new: QEMULink
-    do throws(Errno) { new = try QEMULink(socket, on: loop) } catch {
+    do throws(Errno) { new = try QEMULink(socket, on: loop, patience: patience) } catch {
       log.warning("QEMU's display socket cannot be used: \(error); its display stays as it is")
       return
     }

@@ -6,9 +6,6 @@ import VirtioGPU
 ///
 /// It knows nothing of pictures. Whoever owns it must ``close()`` it.
 final class QEMULink {
-  /// Nanoseconds until a question is given up.
-  static let patience: UInt64 = 1_000_000_000
-
   let outbox: QEMUOutbox
   var encoder = QEMUWire.Encoder()
   /// What both sides know; nil until QEMU has answered.
@@ -26,6 +23,7 @@ final class QEMULink {
   }
 
   private let loop: EventLoop
+  private let patience: UInt64
   private var token: EventLoop.Token?
   private var watchesWriting = false
   private var timer: LoopTimer?
@@ -40,8 +38,11 @@ final class QEMULink {
     let completion: ([UInt8]?) -> Void
   }
 
-  /// Takes over a connected stream socket and starts to negotiate.
-  init(_ socket: consuming OwnedFD, on loop: EventLoop) throws(Errno) {
+  /// Takes over a connected stream socket.
+  ///
+  /// - Parameter patience: nanoseconds until a question is given up.
+  init(_ socket: consuming OwnedFD, on loop: EventLoop, patience: UInt64) throws(Errno) {
+    self.patience = patience
     try UnixSocket.setNonblocking(socket.raw, true)
     self.loop = loop
     outbox = QEMUOutbox(socket)
@@ -55,7 +56,7 @@ final class QEMULink {
   func negotiate() {
     encoder.clear()
     encoder.getProtocolFeatures()
-    questions.ask(.getProtocolFeatures, deadline: Clock.now &+ Self.patience) {
+    questions.ask(.getProtocolFeatures, deadline: Clock.now &+ patience) {
       [weak self] answer in
       guard let self, case .features(let offered)? = answer else { return }
       agree(on: offered)
@@ -107,7 +108,7 @@ final class QEMULink {
 
   func displayInfo(_ completion: @escaping (DisplayInfo?) -> Void) {
     guard isOpen, questions.hasRoom(for: 1) else { return completion(nil) }
-    questions.ask(.getDisplayInfo, deadline: Clock.now &+ Self.patience) { answer in
+    questions.ask(.getDisplayInfo, deadline: Clock.now &+ patience) { answer in
       guard case .displayInfo(let info)? = answer else { return completion(nil) }
       completion(info)
     }
@@ -118,7 +119,7 @@ final class QEMULink {
   }
 
   func edid(output: UInt32, _ completion: @escaping ([UInt8]?) -> Void) {
-    let deadline = Clock.now &+ Self.patience
+    let deadline = Clock.now &+ patience
     guard isOpen, questions.hasRoom(for: 2) else { return completion(nil) }
     let question = EDIDQuestion(output: output, deadline: deadline, completion: completion)
     if features == nil {

@@ -40,7 +40,7 @@ public enum EDID {
     for mode in standardModes { bytes += mode.code }
     bytes += first.detailedTiming(size: preferred)
     bytes += second.detailedTiming(size: preferred)
-    bytes += rangeLimits(covering: [first, second])
+    bytes += rangeLimits(covering: [first, second, preferred])
     bytes += name
     bytes.append(fits ? 0 : 1)
     bytes.append(checksum(of: bytes[...]))
@@ -92,8 +92,11 @@ public enum EDID {
       lines = max(lines, timing.clock / UInt64(timing.totalWidth) / 1000 + 1)
       rate = max(rate, timing.refresh)
     }
+    lines = max(160, lines)
+    // Bit 3 adds 255 to the highest line rate.
+    let (flags, highest): (UInt8, UInt64) = lines > 255 ? (8, lines - 255) : (0, lines)
     return [
-      0, 0, 0, 0xfd, 0, 24, UInt8(clamping: max(75, rate)), 30, UInt8(clamping: max(160, lines)),
+      0, 0, 0, 0xfd, flags, 24, UInt8(clamping: max(75, rate)), 30, UInt8(clamping: highest),
       UInt8(clamping: (clock + 9_999_999) / 10_000_000), 1, 0x0a, 0x20, 0x20, 0x20, 0x20, 0x20,
       0x20,
     ]
@@ -163,10 +166,11 @@ struct VideoTiming {
 
   var totalWidth: UInt32 { width + blankWidth }
 
-  /// Pixels a second, in steps of 250,000.
+  /// Pixels a second, in steps of 250,000, or of 10,000 where that would be too coarse.
   var clock: UInt64 {
     let pixels = UInt64(totalWidth) * UInt64(height + blankHeight) * UInt64(refresh)
-    return pixels / 250_000 * 250_000
+    let step: UInt64 = pixels < 25_000_000 ? 10_000 : 250_000
+    return pixels / step * step
   }
 
   var widthInMillimetres: UInt32 { millimetres(width) }

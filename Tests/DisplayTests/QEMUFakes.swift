@@ -1,0 +1,183 @@
+import Buffers
+import CLinux
+import Display
+import Fences
+import Glibc
+import Linux
+import VirtioGPU
+
+/// QEMU's end of a display socket.
+final class FakeQEMU {
+  private var socket: OwnedFD?
+  private var reader = QEMUMessageReader(limit: 512 << 20)
+  /// What was received, in order.
+  private(set) var messages: [QEMUMessageReader.Message] = []
+  /// Bytes received so far.
+  private(set) var received = 0
+  /// The display closed its end.
+  private(set) var sawEnd = false
+  /// Whether requests are answered as QEMU does.
+  var answers = true
+  var features: QEMUWire.Features = [.edid, .dmabuf2]
+  var info = DisplayInfo(modes: [])
+  /// EDIDs of the outputs this QEMU has; others get no answer.
+  var edids: [[UInt8]] = []
+
+  init(_ socket: consuming OwnedFD) { self.socket = consume socket }
+
+  var requests: [QEMURequest] { messages.compactMap(\.request) }
+
+  /// Requests about outputs and cursors.
+  var shown: [QEMURequest] {
+    requests.filter {
+      switch $0 {
+      case .scanout, .update, .cursorPosition, .cursorUpdate: return true
+      default: return false
+      }
+    }
+  }
+
+  func close() { socket = nil }
+
+  /// Reads what is there, at most `limit` bytes, and answers whole requests.
+  func serve(limit: Int = .max) {
+    var left = limit
+    while left > 0 {
+      let count = readOnce(min(left, 65_536))
+      if count <= 0 { return }
+      left -= count
+    }
+  }
+
+  private func readOnce(_ limit: Int) -> Int {
+    guard let fd = socket?.raw else { return 0 }
+    var buffer = [UInt8](repeating: 0, count: limit)
+    let count = recv(fd, &buffer, limit, CInt(MSG_DONTWAIT))
+    if count == 0 { sawEnd = true }
+    if count < 0 { sawEnd = sawEnd || errno == ECONNRESET }
+    guard count > 0 else { return count }
+    received += count
+    buffer.withUnsafeBytes { reader.append(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+    while let message = try? reader.next() {
+      messages.append(message)
+      if answers { answer(message) }
+    }
+    return count
+  }
+
+  private func answer(_ message: QEMUMessageReader.Message) {
+    var reply = QEMUWire.Encoder()
+    switch message.request {
+    case .getProtocolFeatures: reply.protocolFeaturesReply(features)
+    case .getDisplayInfo: reply.displayInfoReply(info)
+    case .getEDID(let output):
+      guard Int(output) < edids.count else { return }
+      reply.edidReply(edids[Int(output)])
+    default: return
+    }
+    send(reply.bytes)
+  }
+
+  func send(_ bytes: [UInt8]) {
+    guard let fd = socket?.raw else { return }
+    _ = Glibc.send(fd, bytes, bytes.count, CInt(MSG_NOSIGNAL))
+  }
+
+  /// A header alone or with a payload, right or wrong.
+  func send(request: UInt32, flags: UInt32 = 4, size: UInt32, payload: [UInt8] = []) {
+    var bytes: [UInt8] = []
+    for value in [request, flags, size] {
+      withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+    }
+    send(bytes + payload)
+  }
+}
+
+/// Guest memory with a picture in it, in pieces that begin and end anywhere.
+final class Canvas {
+  let layout: PixelLayout
+  private let memory: UnsafeMutableRawBufferPointer
+  private let pieceSize: Int
+
+  init(
+    _ width: UInt32, _ height: UInt32, fourcc: FourCC = .xrgb8888, padding: UInt32 = 0,
+    pieceSize: Int = .max
+  ) {
+    layout = PixelLayout(
+      width: width, height: height, stride: width * 4 + padding, offset: 8, fourcc: fourcc)
+    memory = .allocate(byteCount: Int(layout.size), alignment: 16)
+    self.pieceSize = min(pieceSize, memory.count)
+    fill(seed: 1)
+  }
+
+  deinit { memory.deallocate() }
+
+  /// Paints something that differs in every byte's neighbourhood and with every seed.
+  func fill(seed: UInt32) {
+    var state = seed &* 2_654_435_761 | 1
+    for index in memory.indices {
+      state = state &* 1_664_525 &+ 1_013_904_223
+      memory[index] = UInt8(state >> 24)
+    }
+  }
+
+  var pixels: PixelSource? {
+    var spans: [HostSpan] = []
+    var at = 0
+    while at < memory.count, let base = memory.baseAddress {
+      let count = min(pieceSize, memory.count - at)
+      spans.append(HostSpan(base: base + at, count: count))
+      at += count
+    }
+    return PixelSource(layout: layout, spans: spans)
+  }
+
+  /// Blue, green, red of each pixel of a rectangle.
+  func colors(_ rect: Rect) -> [[UInt8]] {
+    var all: [[UInt8]] = []
+    for y in rect.y..<rect.y + rect.height {
+      for x in rect.x..<rect.x + rect.width {
+        let at = Int(layout.offset) + Int(y) * Int(layout.stride) + Int(x) * 4
+        let p = Array(memory[at..<at + 4])
+        switch layout.fourcc {
+        case .xrgb8888, .argb8888: all.append([p[0], p[1], p[2]])
+        case .xbgr8888, .abgr8888: all.append([p[2], p[1], p[0]])
+        case .bgrx8888, .bgra8888: all.append([p[3], p[2], p[1]])
+        default: all.append([p[1], p[2], p[3]])
+        }
+      }
+    }
+    return all
+  }
+}
+
+/// The device as displays see it: canvases and cursors of outputs.
+final class FakeSource: DisplaySource {
+  var canvases: [Int: Canvas] = [:]
+  var crops: [Int: Rect] = [:]
+  var cursors: [Int: CursorState] = [:]
+  private(set) var replays = 0
+
+  func crop(_ output: Int) -> Rect {
+    let layout = canvases[output]?.layout
+    return crops[output]
+      ?? Rect(x: 0, y: 0, width: layout?.width ?? 0, height: layout?.height ?? 0)
+  }
+
+  func frame(_ output: Int, damage: Rect? = nil) -> Frame? {
+    guard let pixels = canvases[output]?.pixels else { return nil }
+    let crop = crop(output)
+    let whole = Rect(x: 0, y: 0, width: crop.width, height: crop.height)
+    return Frame(
+      output: output, crop: crop, damage: damage ?? whole, pixels: pixels, buffer: nil, hold: nil)
+  }
+
+  func replay(to sink: any DisplaySink) {
+    replays += 1
+    for output in canvases.keys.sorted() {
+      sink.output(output, resized: (crop(output).width, crop(output).height))
+      if let frame = frame(output) { sink.present(frame) }
+    }
+    for cursor in cursors.values { sink.cursor(cursor, imageChanged: true) }
+  }
+}
