@@ -61,14 +61,24 @@ int ph_signalfd(const int *signals, int count)
 	return result(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-uint64_t ph_drain(int fd)
+int ph_signal(int fd)
 {
-	uint64_t words[16] = { 0 };
+	struct signalfd_siginfo info;
 	ssize_t n;
 	do
-		n = read(fd, words, sizeof words);
+		n = read(fd, &info, sizeof info);
 	while (n < 0 && errno == EINTR);
-	return n > 0 ? words[0] : 0;
+	return n == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+uint64_t ph_drain(int fd)
+{
+	uint64_t count = 0;
+	ssize_t n;
+	do
+		n = read(fd, &count, sizeof count);
+	while (n < 0 && errno == EINTR);
+	return n > 0 ? count : 0;
 }
 
 int ph_eventfd_signal(int fd)

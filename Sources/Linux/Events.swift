@@ -62,6 +62,9 @@ public enum Signals {
     OwnedFD(adopting: try check(ph_signalfd(signals, CInt(signals.count)), "signalfd"))
   }
 
+  /// The number of the next signal that came in through a ``descriptor(for:)``, 0 if none did.
+  public static func next(from fd: CInt) -> CInt { CInt(truncatingIfNeeded: ph_signal(fd)) }
+
   /// A write to a closed socket returns EPIPE from now on.
   public static func ignoreSIGPIPE() { ph_ignore_sigpipe() }
 }

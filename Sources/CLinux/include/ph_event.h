@@ -15,7 +15,9 @@ int ph_timerfd_create(void);
 int ph_timerfd_settime(int fd, uint64_t first_ns, uint64_t interval_ns);
 /* Blocks the signals in the calling thread and returns a signalfd for them. */
 int ph_signalfd(const int *signals, int count);
-/* Drains an eventfd, timerfd or signalfd; returns the first word, 0 if empty. */
+/* The number of the next signal of a signalfd, 0 if there is none. */
+int ph_signal(int fd);
+/* Drains an eventfd or timerfd; returns the first word, 0 if empty. */
 uint64_t ph_drain(int fd);
 int ph_eventfd_signal(int fd);
 uint64_t ph_monotonic_ns(void);

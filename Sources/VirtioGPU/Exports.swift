@@ -1,0 +1,105 @@
+import Buffers
+import Fences
+import Logging
+
+// dma-bufs over the guest's pages: made when shown, checked, rebuilt, and let go.
+extension GPUDevice {
+  /// Ticks of the scan timer after which a buffer that nothing shows is let go.
+  private static let idleTicks: UInt64 = 200
+
+  /// The dma-buf of a resource, made now if need be; nil if it has to be copied.
+  func export(_ resource: Resource) -> OfferedBuffer? {
+    if resource.exported == nil {
+      guard resource.copyReason == nil, let backing = resource.backing else { return nil }
+      switch store.make(layout: resource.layout, ranges: backing.ranges) {
+      case .success(let buffer):
+        resource.exported = buffer
+        exporting.append(resource)
+        updateTimer()
+      case .failure(let reason):
+        fallBack(resource, reason)
+        return nil
+      }
+    }
+    resource.lastShown = ticks
+    return resource.exported?.current
+  }
+
+  private func fallBack(_ resource: Resource, _ reason: CopyReason) {
+    resource.copyReason = reason
+    // The pages were shown until now, so transfers were not copied.
+    if !resource.isBlob { resource.imageIsStale = true }
+  }
+
+  /// Looks whether the pages under a resource's dma-buf are still the guest's.
+  ///
+  /// - Returns: true if the buffer was rebuilt or given up, so that all of it must be shown.
+  func verify(_ resource: Resource) -> Bool {
+    guard let buffer = resource.exported else { return false }
+    switch store.check(buffer) {
+    case .intact:
+      return false
+    case .replaced(let old, let new, let pages):
+      log.info(
+        """
+        resource \(resource.id): \(pages) pages of buffer \(old.id).\(old.generation) were \
+        discarded, generation \(new.generation) has the guest's new ones
+        """)
+      counters.discards &+= 1
+      for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
+      return true
+    case .lost(let old, let reason):
+      log.warning("resource \(resource.id): buffer \(old.id).\(old.generation) lost: \(reason)")
+      counters.discards &+= 1
+      fallBack(resource, reason)
+      for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
+      withdraw(resource, .discarded) {}
+      return true
+    }
+  }
+
+  /// Takes a resource's dma-buf from all sinks and unpins its pages.
+  ///
+  /// - Parameter released: runs once no sink uses the buffer any more.
+  func withdraw(
+    _ resource: Resource, _ reason: WithdrawReason, _ released: @escaping () -> Void
+  ) {
+    guard let buffer = resource.exported else { return released() }
+    resource.exported = nil
+    exporting.removeAll { $0 === resource }
+    updateTimer()
+    guard let last = store.release(buffer) else { return released() }
+    let all = Hold(released)
+    for sink in sinks {
+      all.retain()
+      sink.withdraw(last, reason: reason) { all.release() }
+    }
+    all.release()
+  }
+
+  /// A resource left the screen: if the guest destroyed it meanwhile, so does its buffer.
+  func retireOrphan(_ resource: Resource) {
+    guard resource.scanouts == 0, resources[resource.id] !== resource else { return }
+    withdraw(resource, .destroyed) {}
+  }
+
+  /// The timer's turn: between flushes, tell consumers that re-read the last frame.
+  func tick() {
+    ticks &+= 1
+    for resource in exporting {
+      if resource.scanouts == 0 {
+        if ticks &- resource.lastShown > Self.idleTicks { withdraw(resource, .unused) {} }
+      } else {
+        resource.lastShown = ticks
+        if verify(resource) { showEverywhere(resource) }
+      }
+    }
+  }
+
+  /// Consumers came or went: without any, no page stays pinned.
+  public func demandChanged() {
+    guard !wantsBuffers else { return }
+    for resource in exporting { withdraw(resource, .unused) {} }
+    for scanout in scanouts { dropPool(of: scanout, .unused) }
+  }
+}

@@ -1,0 +1,41 @@
+import Buffers
+
+/// One output of the device and what it shows.
+final class Scanout {
+  let index: Int
+  /// What it shows; survives the guest's UNREF until the guest shows something else.
+  private(set) var resource: Resource?
+  /// The part of the resource that it shows.
+  private(set) var rect = Rect(x: 0, y: 0, width: 0, height: 0)
+  var policy = ScanoutPolicy()
+  /// Copies for consumers, made when they are first needed.
+  var pool: CopyPool?
+  /// A frame could not be shown because consumers hold every copy.
+  var owesFrame = false
+  /// Whether anything was flushed since the guest set it.
+  var hasPicture = false
+  var cursor: CursorState
+
+  init(index: Int) {
+    self.index = index
+    cursor = CursorState(output: index, x: 0, y: 0, hotX: 0, hotY: 0, image: nil)
+  }
+
+  /// The whole output, as damage.
+  var everything: Rect { Rect(x: 0, y: 0, width: rect.width, height: rect.height) }
+
+  /// Shows a part of a resource, or nothing; true if the size of the output changed.
+  func show(_ new: Resource?, _ part: Rect) -> Bool {
+    let resized =
+      (new == nil) != (resource == nil) || part.width != rect.width
+      || part.height != rect.height
+    resource?.scanouts -= 1
+    new?.scanouts += 1
+    if resource !== new { hasPicture = hasPicture && new != nil }
+    resource = new
+    rect = part
+    owesFrame = false
+    if new == nil { hasPicture = false }
+    return resized
+  }
+}
