@@ -1,0 +1,61 @@
+# Everything a user or contributor runs; each target does its own set-up.
+
+SWIFT ?= swift
+TESTS := .build-tests
+
+.PHONY: all build deps demo demo-full test unit kernel-test guest-test guest-test-full lint format install clean help
+
+all: build
+
+help:
+	@echo "make build      build .build/release/pinhole (static Swift runtime)"
+	@echo "make demo       a Linux guest's picture, punched and redrawn: look at demo/sheet.png"
+	@echo "make demo-full  the same with the stock guest inside the test VM (several minutes)"
+	@echo "make test       every test: unit, kernel (in a VM), real guests"
+	@echo "make unit       tests that need no device and no privilege"
+	@echo "make lint       format and import rules"
+	@echo "make install    install to PREFIX (default /usr/local), with the libvirt descriptor"
+
+deps:
+	vm/deps
+
+build: deps
+	$(SWIFT) build -c release --static-swift-stdlib --product pinhole
+
+demo: build
+	scripts/demo
+
+demo-full: build
+	scripts/demo --full
+
+test: build
+	Tests/run
+
+unit: deps
+	Tests/run unit
+
+kernel-test: build
+	Tests/run kernel
+
+guest-test: build
+	Tests/run guest
+
+guest-test-full: build
+	Tests/run guest-full
+
+lint:
+	Tests/run lint
+
+format:
+	$(SWIFT) format -i -r Sources Tests Package.swift
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+install:
+	install -D -m 0755 .build/release/pinhole $(DESTDIR)$(PREFIX)/bin/pinhole
+	install -d $(DESTDIR)$(PREFIX)/share/qemu/vhost-user
+	sed 's|@bindir@|$(PREFIX)/bin|' scripts/50-pinhole.json.in \
+	  > $(DESTDIR)$(PREFIX)/share/qemu/vhost-user/50-pinhole.json
+
+clean:
+	rm -rf .build $(TESTS) demo

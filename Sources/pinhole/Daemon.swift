@@ -1,0 +1,147 @@
+import Buffers
+import Display
+import Fences
+import Glibc
+import GuestMemory
+import Linux
+import Logging
+import VhostUser
+import VirtioGPU
+
+/// Puts the rooms together and runs the event loop until a signal or the front-end ends it.
+final class Daemon {
+  private let options: Serve
+  private let log = Logger(label: "pinhole")
+  private let loop: EventLoop
+  private let signals: OwnedFD
+  private let store: BufferStore
+  private let device: GPUDevice
+  private let qemu: QEMUDisplay
+  private let server: VhostUserServer
+  private var frames: FrameServer?
+  private var failure: Failure?
+
+  /// Opens what a cgroup or sandbox may deny later, first.
+  init(_ options: Serve) throws {
+    self.options = options
+    let udmabuf = Result { () throws(CopyReason) in try UdmabufDevice.open() }
+    let witness = try Self.witness(options.detector)
+    signals = try explain("cannot receive signals") { () throws(Errno) in
+      try Signals.descriptor(for: [SIGTERM, SIGINT, SIGUSR1])
+    }
+    let log = self.log
+    do throws(Errno) {
+      let loop = try EventLoop()
+      self.loop = loop
+      let memory = GuestMemory()
+      store = BufferStore(device: udmabuf, keeper: witness, log: log)
+      var configuration = GPUConfiguration()
+      configuration.mode = options.scanout
+      device = try GPUDevice(
+        configuration, memory: memory, store: store, holds: try HoldQueue(on: loop), on: loop,
+        log: log)
+      qemu = QEMUDisplay(on: loop, log: log)
+      server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
+    } catch { throw Failure("cannot start the event loop: \(error)") }
+  }
+
+  /// Serves until the end.
+  func run() throws {
+    qemu.source = device
+    device.displays = qemu
+    device.displaySocketArrived = { [unowned self] in qemu.attach($0) }
+    device.frontEndLeft = { [unowned self] in qemu.detach() }
+    device.add(qemu)
+    try startFrames()
+    defer { stop() }
+    try watchSignals()
+    try startServing()
+    log.info("\(describe())")
+    do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
+    log.info("\(summary())")
+    if let failure { throw failure }
+  }
+
+  private static func witness(
+    _ choice: DetectorChoice
+  ) throws -> Result<WitnessKeeper, WitnessError> {
+    let witness = Result { () throws(WitnessError) in
+      try WitnessKeeper(
+        detector: Detector(rawValue: choice.rawValue), device: try? WitnessKeeper.openDevice())
+    }
+    if choice != .auto, case .failure(let error) = witness {
+      throw Failure("--detector \(choice.rawValue): \(error)")
+    }
+    return witness
+  }
+
+  private func startFrames() throws {
+    guard let path = options.framesSocket else { return }
+    let frames = try explain("cannot serve frames") { () throws(Errno) in
+      try FrameServer(loop: loop, log: log)
+    }
+    do throws(FrameListenerError) { try frames.listen(path) } catch {
+      throw Failure("--frames-socket: \(error)")
+    }
+    frames.source = device
+    frames.onDemandChanged = { [unowned self] _ in device.demandChanged() }
+    device.add(frames)
+    self.frames = frames
+  }
+
+  private func startServing() throws {
+    if let path = options.socketPath {
+      do throws(ListenError) { try server.listen(on: path) } catch {
+        throw Failure("--socket-path: \(error)")
+      }
+      return
+    }
+    guard let fd = options.fd else { return }
+    guard UnixSocket.isSocket(fd, kind: .stream) else {
+      throw Failure("--fd \(fd) is not a connected Unix stream socket")
+    }
+    server.sessionEnded = { [unowned self] reason in
+      if reason != .frontEndClosed { failure = Failure("\(reason)") }
+      loop.stop()
+    }
+    try explain("cannot serve --fd \(fd)") { () throws(Errno) in
+      try server.serve(OwnedFD(adopting: fd))
+    }
+  }
+
+  private func watchSignals() throws {
+    let fd = signals.raw
+    try explain("cannot watch signals") { () throws(Errno) in
+      try loop.watch(fd, for: .readable) { [unowned self] _ in
+        let number = Signals.next(from: fd)
+        if number == SIGUSR1 { log.notice("\(summary())") } else if number != 0 { loop.stop() }
+      }
+    }
+  }
+
+  private func stop() {
+    server.stop()
+    frames?.close()
+  }
+
+  private func describe() -> String {
+    let place = options.socketPath.map { "on \($0)" } ?? "the socket that was handed in"
+    return "pinhole \(pinholeVersion) serves \(place), \(store.abilities)"
+  }
+
+  private func summary() -> String {
+    let d = device.counters
+    return """
+      counters: commands \(d.commands) errors \(d.errors) transfers \(d.transfers) \
+      flushes \(d.flushes) frames \(d.frames) direct \(d.directFrames) copied \(d.copiedFrames) \
+      discards \(d.discards); \(store.counters)
+      """
+  }
+}
+
+/// Turns the errno of a step into one line for the operator.
+private func explain<R: ~Copyable>(
+  _ what: String, _ body: () throws(Errno) -> R
+) throws(Failure) -> R {
+  do throws(Errno) { return try body() } catch { throw Failure("\(what): \(error)") }
+}

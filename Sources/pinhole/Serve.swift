@@ -1,0 +1,76 @@
+import ArgumentParser
+import GuestMemory
+import Linux
+import Logging
+import VirtioGPU
+
+/// `pinhole serve`: the device itself.
+struct Serve: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Serve a virtio GPU to QEMU or another vhost-user front-end.",
+    discussion: """
+      Start it before QEMU, then start QEMU with a shared memfd as guest memory:
+        -object memory-backend-memfd,id=mem,size=2G,share=on -machine memory-backend=mem
+        -chardev socket,id=gpu,path=PATH -device vhost-user-gpu-pci,chardev=gpu
+      """)
+
+  @Option(help: "Listen on this path and serve one front-end after another.")
+  var socketPath: String?
+
+  @Option(help: "Serve the front-end at the other end of this connected socket.")
+  var fd: Int32?
+
+  @Flag(help: "Print what this backend can do as JSON, as libvirt asks, and exit.")
+  var printCapabilities = false
+
+  @Option(help: "Offer frames to consumers such as `pinhole view` on this path.")
+  var framesSocket: String?
+
+  @Option(help: "How pictures are shown: auto, direct (the guest's pages) or copy.")
+  var scanout: ScanoutMode = .auto
+
+  @Option(help: "How discarded pages are found: auto, scan or faults.")
+  var detector: DetectorChoice = .auto
+
+  @Option(help: "Least severe messages to log: trace, debug, info, notice, warning or error.")
+  var logLevel: Logger.Level = .info
+
+  func validate() throws {
+    if printCapabilities { return }
+    if socketPath == nil, fd == nil {
+      throw ValidationError("give --socket-path PATH or --fd N, so that a front-end can connect")
+    }
+    if socketPath != nil, fd != nil {
+      throw ValidationError("--socket-path and --fd exclude each other: give one of them")
+    }
+    if let fd, fd < 0 { throw ValidationError("--fd \(fd) is not a descriptor") }
+    for path in [socketPath, framesSocket] where path?.isEmpty == true {
+      throw ValidationError("a socket path cannot be empty")
+    }
+    if let socketPath, socketPath == framesSocket {
+      throw ValidationError("--socket-path and --frames-socket need two different paths")
+    }
+  }
+
+  func run() throws {
+    if printCapabilities {
+      print(#"{"type": "gpu", "features": []}"#)
+      return
+    }
+    let level = logLevel
+    LoggingSystem.bootstrap { _ in
+      var handler = LogLines()
+      handler.logLevel = level
+      return handler
+    }
+    try Daemon(self).run()
+  }
+}
+
+extension ScanoutMode: ExpressibleByArgument {}
+extension Logger.Level: ExpressibleByArgument {}
+
+/// `--detector`.
+enum DetectorChoice: String, ExpressibleByArgument, CaseIterable {
+  case auto, scan, faults
+}
