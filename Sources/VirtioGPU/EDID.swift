@@ -21,12 +21,13 @@ public enum EDID {
     let preferred = VideoTiming(
       width: min(max(width, 64), 65_535), height: min(max(height, 64), 65_535),
       refresh: min(max(refresh, 24), 240))
+    let serial = UInt32(truncatingIfNeeded: output) &+ 1
     let fits = preferred.fitsDetailedTiming
     let first = fits ? preferred : VideoTiming(width: 3840, height: 2160, refresh: 60)
     let second = VideoTiming(width: 2560, height: 1440, refresh: 60)
 
     var bytes: [UInt8] = [0, 255, 255, 255, 255, 255, 255, 0]
-    bytes += identity(serial: UInt32(truncatingIfNeeded: output) &+ 1)
+    bytes += identity(serial: serial)
     bytes += [
       1, 4,  // E-EDID 1.4
       0xa5,  // digital, 8 bits a colour, DisplayPort
@@ -44,7 +45,7 @@ public enum EDID {
     bytes += name
     bytes.append(fits ? 0 : 1)
     bytes.append(checksum(of: bytes[...]))
-    return fits ? bytes : bytes + displayID(preferred)
+    return fits ? bytes : bytes + displayID(preferred, serial: serial)
   }
 
   /// Modes of the standard timing list, all at 60 Hz.
@@ -102,9 +103,12 @@ public enum EDID {
     ]
   }
 
-  /// A DisplayID 1.3 extension with one type I detailed timing.
-  private static func displayID(_ timing: VideoTiming) -> [UInt8] {
+  /// A DisplayID 1.3 extension of a display of its own, with one type I detailed timing.
+  private static func displayID(_ timing: VideoTiming, serial: UInt32) -> [UInt8] {
     var section: [UInt8] = [0x13, 121, 3, 0]
+    section += [0, 0, 12] + Array("PNH".utf8) + [1, 0] + littleEndian(serial, 4) + [1, 26, 0]
+    section += displayParameters(timing)
+    section += [15, 0, 10, 0xa1, 0x14, 2, 0, 0, 0, 0, 0, 0, 0]  // DisplayPort 1.4, 8 bits RGB
     section += [3, 0, 20] + littleEndian(UInt32(clamping: timing.clock / 10_000) &- 1, 3)
     section.append(0x88)  // preferred, aspect ratio not given
     let horizontal = [
@@ -118,6 +122,19 @@ public enum EDID {
     section.append(checksum(of: section[...]))
     let block: [UInt8] = [0x70] + section
     return block + [checksum(of: block[...])]
+  }
+
+  /// The DisplayID block with size, pixels, gamma 2.2 and 8 bits a colour.
+  private static func displayParameters(_ timing: VideoTiming) -> [UInt8] {
+    let tenths = [timing.widthInMillimetres * 10, timing.heightInMillimetres * 10]
+    var block: [UInt8] = [1, 0, 12]
+    for value in tenths + [timing.width, timing.height] {
+      block += littleEndian(min(value, 65_535), 2)
+    }
+    let long = max(timing.width, timing.height)
+    let short = min(timing.width, timing.height)
+    let aspect = UInt8(clamping: (long * 100 + short / 2) / short - 100)
+    return block + [0, 120, aspect, 0x77]
   }
 
   /// What makes the sum of a block's bytes a multiple of 256.

@@ -61,7 +61,9 @@ struct EDIDTests {
     let section = edid[129..<129 + 5 + Int(edid[130])]
     #expect(edid[128] == 0x70)
     #expect(section.reduce(0, &+) == 0)
-    let d = edid[133...].map { UInt32($0) }
+    var at = 133
+    while at < 240, edid[at] != 3 { at += 3 + Int(edid[at + 2]) }
+    let d = edid[at...].map { UInt32($0) }
     #expect(d[0] == 3 && d[2] == 20)
     #expect((d[7] | d[8] << 8) + 1 == 7680)
     #expect((d[15] | d[16] << 8) + 1 == 4320)
