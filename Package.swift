@@ -69,7 +69,7 @@ let package = Package(
       "DisplayTests",
       [
         "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "Fences", "Buffers",
-        "Linux",
+        "Linux", "CLinux", log,
       ]),
     tests(
       "PinholeFramesTests", ["PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Linux"]),
