@@ -258,6 +258,7 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
     guard let cursor = outputs[index].cursor else { return }
     let image = outputs[index].owedImage
     outputs[index].sentCursor = cursor
+    outputs[index].showsCursor = cursor.image != nil
     link.encoder.clear()
     guard let image else {
       link.encoder.cursorPosition(

@@ -25,8 +25,8 @@ final class QEMUOutbox {
 
   /// `IOV_MAX`: most pieces of one sendmsg(2).
   private static let maxPieces = 1024
-  /// A drained backlog larger than this many bytes gives its memory back.
-  private static let keptCapacity = 16 << 20
+  /// A drained backlog larger than this many bytes gives its memory back; a 4K frame is kept.
+  private static let keptCapacity = 40 << 20
 
   /// Takes over a nonblocking stream socket.
   init(_ socket: consuming OwnedFD) {

@@ -17,15 +17,21 @@ struct QEMUOutput {
   var missed: Rect?
   /// The guest's cursor, nil before it had one.
   var cursor: CursorState?
-  /// The cursor that QEMU shows.
+  /// The cursor that QEMU was last told of on this socket.
   var sentCursor: CursorState?
+  /// QEMU may show a cursor, perhaps one of an earlier socket.
+  var showsCursor = false
 
   /// QEMU shows an output that is off.
   var owesDisable: Bool { size == nil && announced != nil }
 
   /// QEMU does not show the cursor as it is.
+  ///
+  /// A hidden cursor that QEMU never showed is not mentioned: QEMU may move the host's pointer
+  /// when it hears of one.
   var owesCursor: Bool {
     guard let cursor else { return false }
+    guard cursor.image != nil else { return showsCursor }
     guard let sentCursor else { return true }
     return cursor.x != sentCursor.x || cursor.y != sentCursor.y || cursorLooksDifferent
   }

@@ -54,11 +54,11 @@ extension GPUDevice {
   }
 
   private func makeFrame(
-    _ scanout: Scanout, _ resource: Resource, _ damage: Rect, hold: Hold?
+    _ scanout: Scanout, _ resource: Resource, _ damage: Rect, hold: Hold?, withBuffer: Bool = true
   ) -> Frame? {
     var buffer: OfferedBuffer?
     var bufferCrop = scanout.rect
-    if wantsBuffers {
+    if wantsBuffers, withBuffer {
       if directBufferAllowed(resource) { buffer = export(resource) }
       if buffer == nil {
         guard let pixels = pixels(of: resource) else { return nil }
@@ -117,9 +117,9 @@ extension GPUDevice: DisplaySource {
       sink.output(scanout.index, resized: (scanout.rect.width, scanout.rect.height))
       if scanout.hasPicture {
         if verify(resource) { showEverywhere(resource) }
-        if let frame = makeFrame(scanout, resource, scanout.everything, hold: nil) {
-          sink.present(frame)
-        }
+        let frame = makeFrame(
+          scanout, resource, scanout.everything, hold: nil, withBuffer: sink.wantsBuffers)
+        if let frame { sink.present(frame) }
       }
       sink.cursor(scanout.cursor, imageChanged: true)
     }

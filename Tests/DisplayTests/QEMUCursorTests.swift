@@ -36,6 +36,25 @@ struct QEMUCursorTests {
       ])
   }
 
+  @Test("A cursor that was never shown is not hidden, one of an earlier socket is")
+  func hidden() throws {
+    let bench = try QEMUBench()
+    let first = try bench.attach()
+    bench.display.cursor(state(nil), imageChanged: true)
+    bench.display.cursor(state(nil, x: 20), imageChanged: false)
+    try bench.settle(first)
+    #expect(first.shown.isEmpty)
+    bench.display.cursor(state(image(64, 64)), imageChanged: true)
+    first.close()
+    try bench.turn { !bench.display.isAttached }
+    bench.display.cursor(state(nil), imageChanged: true)
+    let second = try bench.attach()
+    bench.display.cursor(state(nil, x: 30), imageChanged: false)
+    bench.display.cursor(state(nil, x: 40), imageChanged: false)
+    try bench.settle(second)
+    #expect(second.shown == [.cursorPosition(output: 1, x: 30, y: -3, visible: false)])
+  }
+
   @Test("A new hot spot or image is sent with the pixels")
   func changes() throws {
     let bench = try QEMUBench()
