@@ -1,0 +1,125 @@
+import ArgumentParser
+import Glibc
+import PinholeFrames
+import PinholeProtocol
+
+/// `pinhole view`: prints what a producer of frames tells, and writes its pictures.
+struct View: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "view",
+    abstract: "Print what a frame socket tells, one event a line, and write its pictures.",
+    discussion: """
+      Exit status 0 after the wanted number of frames or when the producer ends, 1 when the \
+      connection or a file fails, 2 for a mistake on the command line.
+      """)
+
+  @Option(name: .customLong("frames-socket"), help: "The producer's socket.")
+  var socket: String
+
+  @Option(
+    name: .customLong("png"),
+    help: ArgumentHelp("Write each frame to DIR/outputN-SERIAL.png.", valueName: "dir"))
+  var directory: String?
+
+  @Flag(help: "End after the first frame.")
+  var once = false
+
+  @Option(help: "End after this many frames.")
+  var count: Int?
+
+  @Option(
+    name: .customLong("hold"),
+    help: ArgumentHelp("Keep each frame for so many milliseconds.", valueName: "ms"))
+  var hold: Int = 0
+
+  @Flag(name: .customLong("copy-only"), help: "Accept nothing but read-only copies.")
+  var copyOnly = false
+
+  @Option(help: "How the producer's log calls this consumer.")
+  var name: String = "pinhole view"
+
+  func validate() throws {
+    if once, count != nil { throw ValidationError("--once and --count exclude each other") }
+    if let count, count < 1 { throw ValidationError("--count must be at least 1") }
+    if !(0...60_000).contains(hold) { throw ValidationError("--hold takes 0 to 60000 ms") }
+  }
+
+  func run() throws {
+    do {
+      try makeDirectory()
+      try watch()
+    } catch let error as ExitCode {
+      throw error
+    } catch {
+      complain("\(error)")
+      throw ExitCode(1)
+    }
+  }
+
+  private func watch() throws {
+    let consumer = try FrameConsumer(
+      path: socket, options: .init(name: name, copyOnly: copyOnly))
+    let wanted = once ? 1 : count
+    var frames = 0
+    while wanted.map({ frames < $0 }) ?? true {
+      guard let event = try next(of: consumer) else {
+        if wanted == nil { return }
+        throw ViewError("the producer ended after \(frames) frames")
+      }
+      if case .frame(let frame) = event {
+        try show(frame, of: consumer)
+        frames += 1
+      }
+    }
+  }
+
+  /// Prints the next event; nil when the producer ends.
+  private func next(of consumer: FrameConsumer) throws -> FrameConsumer.Event? {
+    do {
+      let event = try consumer.next()
+      if let event {
+        print(event)
+        fflush(nil)
+      }
+      return event
+    } catch FramesError.refused(let refusal) {
+      guard refusal.code == PINHOLE_ERROR_SHUTDOWN.rawValue else {
+        throw FramesError.refused(refusal)
+      }
+      print("end \(refusal.text)")
+      return nil
+    }
+  }
+
+  private func show(_ frame: ReceivedFrame, of consumer: FrameConsumer) throws {
+    if let directory { try write(frame, of: consumer, to: directory) }
+    if hold > 0 { usleep(UInt32(hold) * 1000) }
+    try consumer.done(frame)
+  }
+
+  private func write(
+    _ frame: ReceivedFrame, of consumer: FrameConsumer, to directory: String
+  ) throws {
+    guard let buffer = consumer.buffers[frame.buffer] else { return }
+    let path = "\(directory)/output\(frame.output)-\(frame.serial).png"
+    try FramePicture.write(frame, buffer, to: path)
+  }
+
+  private func makeDirectory() throws {
+    guard let directory else { return }
+    if mkdir(directory, 0o755) != 0, errno != EEXIST {
+      throw ViewError("cannot make the directory \(directory): \(String(cString: strerror(errno)))")
+    }
+  }
+
+  private func complain(_ text: String) {
+    let line = "pinhole view: \(text)\n"
+    _ = line.utf8.withContiguousStorageIfAvailable { Glibc.write(2, $0.baseAddress, $0.count) }
+  }
+}
+
+/// What went wrong, in words.
+struct ViewError: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
+}
