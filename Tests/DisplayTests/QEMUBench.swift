@@ -11,7 +11,7 @@ import VirtioGPU
 final class QEMUBench {
   let loop: EventLoop
   let display: QEMUDisplay
-  let source = FakeSource()
+  let source = QEMUFakeSource()
 
   init(maxUpdate: Int = QEMUDisplay.maxUpdate, patience: UInt64 = QEMUDisplay.patience) throws {
     loop = try EventLoop()

@@ -152,7 +152,7 @@ final class Canvas {
 }
 
 /// The device as displays see it: canvases and cursors of outputs.
-final class FakeSource: DisplaySource {
+final class QEMUFakeSource: DisplaySource {
   var canvases: [Int: Canvas] = [:]
   var crops: [Int: Rect] = [:]
   var cursors: [Int: CursorState] = [:]
