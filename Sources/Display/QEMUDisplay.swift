@@ -94,6 +94,9 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
   /// QEMU makes a new one at each start of the guest: boot, reboot, and stop/cont.
   public func attach(_ socket: consuming OwnedFD) {
     detach()
+    guard UnixSocket.isSocket(socket.raw, kind: .stream) else {
+      return log.warning("QEMU's display socket is not a Unix stream socket; its display stays")
+    }
     let new: QEMULink
     do throws(Errno) { new = try QEMULink(socket, on: loop, patience: patience) } catch {
       log.warning("QEMU's display socket cannot be used: \(error); its display stays as it is")

@@ -107,6 +107,18 @@ struct QEMURubbishTests {
     try bench.turn { !bench.display.isAttached }
   }
 
+  @Test("What is not a stream socket is turned away")
+  func notASocket() throws {
+    let bench = try QEMUBench()
+    let old = try bench.attach()
+    bench.display.attach(try MemFD.create("file", size: 4096))
+    #expect(!bench.display.isAttached)
+    try UnixSocket.Pair(.seqpacket).split { ours, _ in bench.display.attach(ours) }
+    #expect(!bench.display.isAttached)
+    old.serve()
+    #expect(old.sawEnd)
+  }
+
   @Test("Half a reply is waited for and does no harm")
   func halfReply() throws {
     let bench = try QEMUBench()
