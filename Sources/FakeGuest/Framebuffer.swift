@@ -51,18 +51,18 @@ package final class Framebuffer {
   package var bounds: Rect { Rect(width: UInt32(width), height: UInt32(height)) }
 
   /// Draws with the guest's CPU; the device is not told.
-  package func draw(_ picture: Picture) {
+  package func draw(_ picture: Raster) {
     picture.pixels.withUnsafeBytes { driver.ram.write($0, to: pages) }
   }
 
   /// What the guest's memory holds.
-  package var contents: Picture {
+  package var contents: Raster {
     let bytes = driver.ram.read(pages, count: stride * height)
     let pixels = [UInt32](unsafeUninitializedCapacity: width * height) { out, filled in
       bytes.withUnsafeBytes { UnsafeMutableRawBufferPointer(out).copyMemory(from: $0) }
       filled = width * height
     }
-    return Picture(width: width, height: height, pixels: pixels)
+    return Raster(width: width, height: height, pixels: pixels)
   }
 
   /// Puts it on a scanout.

@@ -112,13 +112,13 @@ package final class QEMUProcess {
   /// What a console shows.
   ///
   /// - Parameter device: the id of a display device; the first console if nil.
-  package func screendump(device: String? = nil) throws(GuestError) -> Picture {
+  package func screendump(device: String? = nil) throws(GuestError) -> Raster {
     let path = directory.file("screen.ppm")
     try monitor.run(
       "screendump",
       ["filename": path].merging(
         device.map { ["device": $0] } ?? [:], uniquingKeysWith: { a, _ in a }))
-    return try Picture(ppm: WholeFile.read(path))
+    return try Raster(ppm: WholeFile.read(path))
   }
 }
 

@@ -14,14 +14,14 @@ package enum TestPicture: String, CaseIterable, Sendable {
   ]
 
   /// The picture of one frame.
-  package func render(width: Int, height: Int, frame: Int = 0) -> Picture {
+  package func render(width: Int, height: Int, frame: Int = 0) -> Raster {
     let pixels = [UInt32](unsafeUninitializedCapacity: width * height) { out, filled in
       for y in 0..<height {
         for x in 0..<width { out[y * width + x] = pixel(x, y, width, height, frame) }
       }
       filled = width * height
     }
-    return Picture(width: width, height: height, pixels: pixels)
+    return Raster(width: width, height: height, pixels: pixels)
   }
 
   private func pixel(_ x: Int, _ y: Int, _ width: Int, _ height: Int, _ frame: Int) -> UInt32 {

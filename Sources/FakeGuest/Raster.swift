@@ -1,5 +1,5 @@
 /// A picture in memory: rows of 0xXXRRGGBB pixels without padding.
-package struct Picture: Equatable, Sendable {
+package struct Raster: Equatable, Sendable {
   /// Width in pixels.
   package let width: Int
   /// Height in pixels.
@@ -44,7 +44,7 @@ package struct Picture: Equatable, Sendable {
   package subscript(x: Int, y: Int) -> UInt32 { pixels[y * width + x] }
 
   /// Says where two pictures differ first, nil if they do not.
-  package func difference(from other: Picture) -> String? {
+  package func difference(from other: Raster) -> String? {
     guard width == other.width, height == other.height else {
       return "\(width)×\(height) is not \(other.width)×\(other.height)"
     }
