@@ -125,7 +125,7 @@ package final class GuestRAM {
   /// Our address of guest memory; the caller stays inside the run that it allocated.
   package func pointer(_ address: UInt64) -> UnsafeMutableRawPointer {
     guard let offset = fileOffset(ofGuest: address) else {
-      fatalError("guest address 0x\(String(address, radix: 16)) is not RAM")
+      preconditionFailure("guest address 0x\(String(address, radix: 16)) is not RAM")
     }
     return mapping.base + Int(offset)
   }

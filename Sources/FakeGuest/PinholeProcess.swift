@@ -1,0 +1,66 @@
+import Glibc
+import Linux
+
+/// `pinhole serve` as a process of its own, in a directory of its own.
+package final class PinholeProcess {
+  /// The process.
+  package let child: ChildProcess
+  /// Where front-ends connect.
+  package let socket: String
+  /// Where consumers connect.
+  package let framesSocket: String
+  private let directory: TemporaryDirectory
+
+  /// Starts it and waits until it listens.
+  ///
+  /// - Parameters:
+  ///   - options: what follows the two socket options.
+  ///   - program: the path of `pinhole`; ``Puncher/defaultProgram`` if nil.
+  package init(_ options: [String] = [], program: String? = nil) throws(GuestError) {
+    directory = try TemporaryDirectory()
+    socket = directory.file("vhost-user")
+    framesSocket = directory.file("frames")
+    let log = directory.file("log")
+    let out = try doing(log) { () throws(Errno) in
+      try OwnedFD.open(log, O_WRONLY | O_CREAT | O_APPEND)
+    }
+    child = try ChildProcess(
+      [
+        program ?? Puncher.defaultProgram, "serve", "--socket-path", socket, "--frames-socket",
+        framesSocket,
+      ] + options, fds: [(out.raw, 1), (out.raw, 2)])
+    let deadline = Clock.now + 20_000_000_000
+    while access(socket, F_OK) != 0 || access(framesSocket, F_OK) != 0 {
+      if let status = child.status {
+        throw .unsupported("pinhole ended with status \(status): \(self.log)")
+      }
+      guard Clock.now < deadline else { throw .timedOut("pinhole to listen: \(self.log)") }
+      usleep(1000)
+    }
+  }
+
+  /// What it has logged.
+  package var log: String {
+    (try? WholeFile.read(directory.file("log"))).map { String(decoding: $0, as: UTF8.self) } ?? ""
+  }
+
+  /// Ends it as an operator does.
+  ///
+  /// - Returns: its exit status, nil if it did not end.
+  package func terminate(milliseconds: Int = 10_000) -> CInt? {
+    child.signal(SIGTERM)
+    return child.waitForEnd(milliseconds: milliseconds)
+  }
+
+  /// Descriptors that it has open now.
+  package var descriptorCount: Int {
+    guard let directory = opendir("/proc/\(child.pid)/fd") else { return 0 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+      let first = withUnsafeBytes(of: entry.pointee.d_name) { $0[0] }
+      if first != UInt8(ascii: ".") { count += 1 }
+    }
+    return count
+  }
+}
