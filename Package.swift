@@ -64,7 +64,9 @@ let package = Package(
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
     tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
-    tests("VirtioGPUTests", ["VirtioGPU", "Buffers", "GuestMemory", "VhostUser", "Linux"]),
+    tests(
+      "VirtioGPUTests",
+      ["VirtioGPU", "FakeGuest", "Fences", "Buffers", "GuestMemory", "VhostUser", "Linux", log]),
     tests(
       "DisplayTests",
       [
