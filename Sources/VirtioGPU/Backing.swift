@@ -2,7 +2,7 @@ import Buffers
 import GuestMemory
 
 /// The guest pages behind a resource, as (file, offset) runs in the order the guest gave.
-struct Backing {
+struct Backing: CustomStringConvertible {
   /// Merged runs.
   let ranges: [FileRange]
   /// Total length in bytes.
@@ -42,4 +42,9 @@ struct Backing {
 
   /// The pixels in these pages; nil if there are too few of them.
   func pixels(_ layout: PixelLayout) -> PixelSource? { PixelSource(layout: layout, spans: spans) }
+
+  /// The runs as `offset+length` in bytes of their file, separated by commas.
+  var description: String {
+    ranges.map { "\($0.offset)+\($0.count)" }.joined(separator: ",")
+  }
 }

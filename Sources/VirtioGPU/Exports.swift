@@ -16,6 +16,8 @@ extension GPUDevice {
         resource.exported = buffer
         exporting.append(resource)
         updateTimer()
+        log.debug(
+          "resource \(resource.id): buffer \(buffer.id) shows guest pages \(backing.description)")
       case .failure(let reason):
         fallBack(resource, reason)
         return nil

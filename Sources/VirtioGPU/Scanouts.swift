@@ -19,7 +19,9 @@ extension GPUDevice {
     if id == 0 { return disable(scanout) }
     let resource = try find(id)
     guard case .guestBlob(let size) = resource.kind else { throw .invalidParameter }
-    guard let fourcc = PixelFormat(rawValue: request.u32(56))?.fourcc else { throw .invalidParameter }
+    guard let fourcc = PixelFormat(rawValue: request.u32(56))?.fourcc else {
+      throw .invalidParameter
+    }
     let layout = PixelLayout(
       width: request.u32(48), height: request.u32(52), stride: request.u32(64),
       offset: UInt64(request.u32(80)), fourcc: fourcc)

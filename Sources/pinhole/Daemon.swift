@@ -14,6 +14,7 @@ final class Daemon {
   private let log = Logger(label: "pinhole")
   private let loop: EventLoop
   private let signals: OwnedFD
+  private let udmabuf: Result<UdmabufDevice, CopyReason>
   private let store: BufferStore
   private let device: GPUDevice
   private let qemu: QEMUDisplay
@@ -24,11 +25,12 @@ final class Daemon {
   /// Opens what a cgroup or sandbox may deny later, first.
   init(_ options: Serve) throws {
     self.options = options
-    let udmabuf = Result { () throws(CopyReason) in try UdmabufDevice.open() }
-    let witness = try Self.witness(options.detector)
+    // Before any thread starts, so that all inherit the mask.
     signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT, SIGUSR1])
     }
+    udmabuf = Result { () throws(CopyReason) in try UdmabufDevice.open() }
+    let witness = try Self.witness(options.detector)
     let log = self.log
     do throws(Errno) {
       let loop = try EventLoop()
@@ -56,7 +58,7 @@ final class Daemon {
     defer { stop() }
     try watchSignals()
     try startServing()
-    log.info("\(describe())")
+    log.info("\(greeting())")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
     log.info("\(summary())")
     if let failure { throw failure }
@@ -112,7 +114,7 @@ final class Daemon {
   private func watchSignals() throws {
     let fd = signals.raw
     try explain("cannot watch signals") { () throws(Errno) in
-      try loop.watch(fd, for: .readable) { [unowned self] _ in
+      _ = try loop.watch(fd, for: .readable) { [unowned self] _ in
         let number = Signals.next(from: fd)
         if number == SIGUSR1 { log.notice("\(summary())") } else if number != 0 { loop.stop() }
       }
@@ -124,18 +126,20 @@ final class Daemon {
     frames?.close()
   }
 
-  private func describe() -> String {
+  private func greeting() -> String {
     let place = options.socketPath.map { "on \($0)" } ?? "the socket that was handed in"
-    return "pinhole \(pinholeVersion) serves \(place), \(store.abilities)"
+    return "pinhole \(pinholeVersion) serves \(place); \(abilities)"
+  }
+
+  /// What a guest in a sealed memfd would get, and what stands in the way.
+  private var abilities: String {
+    if case .failure(let reason) = udmabuf { return "pictures are copied: \(reason)" }
+    guard let detector = store.detector else { return "pictures are copied: no witness" }
+    return "zero-copy through udmabuf, discards found by \(detector)"
   }
 
   private func summary() -> String {
-    let d = device.counters
-    return """
-      counters: commands \(d.commands) errors \(d.errors) transfers \(d.transfers) \
-      flushes \(d.flushes) frames \(d.frames) direct \(d.directFrames) copied \(d.copiedFrames) \
-      discards \(d.discards); \(store.counters)
-      """
+    "counters: " + describe(device.counters, store.counters, frames?.counters)
   }
 }
 

@@ -68,7 +68,7 @@ struct Serve: ParsableCommand {
 }
 
 extension ScanoutMode: ExpressibleByArgument {}
-extension Logger.Level: ExpressibleByArgument {}
+extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 /// `--detector`.
 enum DetectorChoice: String, ExpressibleByArgument, CaseIterable {
