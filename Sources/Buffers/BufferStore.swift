@@ -112,13 +112,13 @@ public final class BufferStore {
     let device = try device.get()
     let keeper: WitnessKeeper
     do throws(WitnessError) { keeper = try self.keeper.get() } catch {
-      throw .witnessUnavailable(error)
+      throw reason(error)
     }
     let plan = try BufferPlan(layout: layout, ranges: ranges, limits: device.limits)
     try checkBudget(adding: plan.bytes)
     do throws(WitnessError) {
       return PageBuffer(layout: layout, plan: plan, watched: try watch(plan.items, keeper))
-    } catch { throw .witnessUnavailable(error) }
+    } catch { throw reason(error) }
   }
 
   private func checkBudget(adding bytes: UInt64, insteadOf old: UInt64 = 0) throws(CopyReason) {
@@ -141,7 +141,7 @@ public final class BufferStore {
           .map { PageSpan(offset: $0.offset, count: $0.count) }
         let pages = try witness.pages(spans)
         try witness.export(pages)
-        watched.append(PageBuffer.Watched(witness: witness, pages: pages))
+        watched.append(PageBuffer.Watched(file: item.file, witness: witness, pages: pages))
       }
     } catch {
       for each in watched { each.witness.unexport(each.pages) }
@@ -183,12 +183,10 @@ public final class BufferStore {
     throw .discardsOutran
   }
 
-  /// Fills holes through the ordinary mapping: what the guest writes there later lands in the
-  /// same pages.
   private func fill(_ buffer: PageBuffer) throws(CopyReason) {
-    do throws(Errno) {
-      for item in buffer.ranges { try item.file.populate(offset: item.offset, count: item.count) }
-    } catch { throw .failed(error) }
+    do throws(WitnessError) {
+      for watched in buffer.watched { try watched.witness.fill(watched.pages, of: watched.file) }
+    } catch { throw reason(error) }
   }
 
   /// False when a page was discarded meanwhile.
@@ -200,7 +198,7 @@ public final class BufferStore {
       return true
     } catch {
       if case .hole = error { return false }
-      throw .witnessUnavailable(error)
+      throw reason(error)
     }
   }
 
@@ -217,7 +215,7 @@ public final class BufferStore {
       for watched in buffer.watched {
         count += try watched.witness.missing(in: watched.pages, limit: Self.countLimit)
       }
-    } catch { throw .witnessUnavailable(error) }
+    } catch { throw reason(error) }
     return count
   }
 
@@ -277,6 +275,10 @@ public final class BufferStore {
     buffer.state = state
     unexport(buffer)
     buffers.removeAll { $0 === buffer }
+  }
+
+  private func reason(_ error: WitnessError) -> CopyReason {
+    if case .filling(_, let errno) = error { .failed(errno) } else { .witnessUnavailable(error) }
   }
 
   private func note(_ reason: CopyReason) {

@@ -5,7 +5,7 @@ import Linux
 public enum CopyReason: Error, Sendable {
   /// There is no /dev/udmabuf.
   case noDevice
-  /// /dev/udmabuf cannot be opened.
+  /// /dev/udmabuf cannot be opened, or is something else.
   case noAccess(Errno)
   /// Discards of guest pages cannot be noticed.
   case witnessUnavailable(WitnessError)
@@ -84,7 +84,7 @@ extension CopyReason: CustomStringConvertible {
       return "there is no /dev/udmabuf: load the module udmabuf, or use a kernel with "
         + "CONFIG_UDMABUF (Debian 13, Ubuntu 24.04)"
     case .noAccess(let e):
-      return "/dev/udmabuf cannot be opened (\(e)): give this user access, for instance through "
+      return "/dev/udmabuf cannot be used (\(e)): give this user access, for instance through "
         + "the group kvm, and allow the device in the VM's cgroup"
     case .witnessUnavailable(let e): return "discards of guest pages would go unnoticed: \(e)"
     case .notMemfd:

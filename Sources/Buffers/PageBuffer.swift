@@ -18,6 +18,7 @@ public final class PageBuffer {
 
   /// The pages of one file, and what watches them.
   struct Watched {
+    let file: GuestFile
     let witness: Witness
     let pages: PageSpans
   }

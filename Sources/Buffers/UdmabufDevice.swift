@@ -59,7 +59,11 @@ public final class UdmabufDevice {
   /// - Throws: ``CopyReason/noDevice`` or ``CopyReason/noAccess(_:)``.
   public static func open(_ path: String = "/dev/udmabuf") throws(CopyReason) -> UdmabufDevice {
     do throws(Errno) {
-      return UdmabufDevice(adopting: try OwnedFD.open(path, O_RDWR))
+      let fd = try OwnedFD.open(path, O_RDWR)
+      // An empty list is never accepted; the error tells whether it is a udmabuf at all.
+      let answer = ph_udmabuf_create(fd.raw, nil, 0)
+      guard answer == -EINVAL else { throw Errno(-answer, "ioctl(UDMABUF_CREATE_LIST)") }
+      return UdmabufDevice(adopting: fd)
     } catch {
       let absent = [ENOENT, ENODEV, ENXIO].contains(error.code)
       throw absent ? .noDevice : .noAccess(error)

@@ -16,7 +16,8 @@ int ph_udmabuf_create(int device, const struct ph_udmabuf_item *items, uint32_t 
 		return -ENOMEM;
 	list->flags = UDMABUF_FLAGS_CLOEXEC;
 	list->count = count;
-	memcpy(list->list, items, (size_t)count * sizeof list->list[0]);
+	if (count)
+		memcpy(list->list, items, (size_t)count * sizeof list->list[0]);
 	int r;
 	do
 		r = ioctl(device, UDMABUF_CREATE_LIST, list);

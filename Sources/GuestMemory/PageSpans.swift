@@ -80,30 +80,33 @@ public struct PageSpans: Sendable {
 
   /// Whether any of the pages lies in `span`.
   public func overlaps(_ span: PageSpan) -> Bool {
-    let index = firstRun(endingAfter: span.offset)
-    return index < runs.count && runs[index].offset < span.end
-  }
-
-  /// The first run that ends after `offset`, or `runs.count`.
-  func firstRun(endingAfter offset: UInt64, from start: Int = 0) -> Int {
-    var low = start
+    var low = 0
     var high = runs.count
     while low < high {
       let middle = (low + high) / 2
-      if runs[middle].end <= offset { low = middle + 1 } else { high = middle }
+      if runs[middle].end <= span.offset { low = middle + 1 } else { high = middle }
     }
-    return low
+    return low < runs.count && runs[low].offset < span.end
   }
 
-  /// The parts of `span` that belong to the set, in ascending order.
-  func clip<E: Error>(_ span: PageSpan, _ body: (PageSpan) throws(E) -> Void) throws(E) {
-    var index = firstRun(endingAfter: span.offset)
+  /// Visits the parts of `span` that belong to the set, in ascending order.
+  ///
+  /// - Parameter start: a run that does not lie behind the span.
+  /// - Returns: where to start for the next span, if spans come in ascending order.
+  func clip<E: Error>(
+    _ span: PageSpan, from start: Int = 0, _ body: (PageSpan) throws(E) -> Void
+  ) throws(E) -> Int {
+    var index = start
+    while index < runs.count, runs[index].end <= span.offset { index += 1 }
     while index < runs.count, runs[index].offset < span.end {
-      let start = max(span.offset, runs[index].offset)
+      let from = max(span.offset, runs[index].offset)
       let end = min(span.end, runs[index].end)
-      try body(PageSpan(offset: start, count: end &- start))
+      try body(PageSpan(offset: from, count: end &- from))
+      // A run that goes on behind the span may have parts in the next one too.
+      if runs[index].end > span.end { break }
       index += 1
     }
+    return index
   }
 
   /// The parts of this set that `others` do not cover.

@@ -79,6 +79,26 @@ public final class Witness {
     return pages
   }
 
+  /// Fills the holes among these pages with zero pages, through the ordinary mapping: what the
+  /// guest writes there later lands in the same pages.
+  ///
+  /// - Parameter file: the file that this is the witness of.
+  public func fill(_ pages: PageSpans, of file: GuestFile) throws(WitnessError) {
+    switch engine.detector {
+    case .scan, .pagemap:
+      // A page that is present here is in the file.
+      try forEachAbsent(pages) { (absent) throws(WitnessError) in try populate(absent, of: file) }
+    case .faults:
+      for run in pages.runs { try populate(run, of: file) }
+    }
+  }
+
+  private func populate(_ span: PageSpan, of file: GuestFile) throws(WitnessError) {
+    do throws(Errno) {
+      try file.populate(offset: span.offset, count: span.count)
+    } catch { throw .filling(offset: span.offset, error) }
+  }
+
   /// Makes pages present, so that their absence later means something.
   ///
   /// Pages that are present already stay as they are, and their proof holds.
@@ -136,7 +156,7 @@ public final class Witness {
       try forEachAbsent(pages) { (absent) throws(WitnessError) in
         count &+= absent.count / unit &- UInt64(marks.count(in: absent))
       }
-    case .faults: touch(pages, limit)
+    case .faults: try touch(pages, limit)
     }
     // Marks after presence: the listener marks a page before it lets it appear.
     var marked = 0
@@ -144,14 +164,18 @@ public final class Witness {
     return Int(clamping: count) + marked
   }
 
-  private func touch(_ pages: PageSpans, _ limit: Int) {
-    let start = engine.listener.faults
+  /// Touches pages until so many of them are marked; the listener marks what faults.
+  private func touch(_ pages: PageSpans, _ limit: Int) throws(WitnessError) {
+    // Without the listener a fault would never end.
+    guard engine.listener.isRunning else { throw .listener(Errno(EPIPE, "read(userfaultfd)")) }
+    var marked = 0
     for run in pages.runs {
       var at = run.offset
       while at < run.end {
         ph_touch(base + Int(truncatingIfNeeded: at))
+        if !marks.isEmpty { marked += marks.count(in: PageSpan(offset: at, count: pageSize)) }
+        if marked >= limit { return }
         at &+= pageSize
-        if engine.listener.faults &- start >= UInt64(limit) { return }
       }
     }
   }
@@ -164,12 +188,13 @@ public final class Witness {
     for group in pages.groups {
       let end = origin &+ group.span.end
       var at = origin &+ group.span.offset
+      var run = group.runs.lowerBound
       while at < end {
         let (regions, walked) = try pageMap.absent(from: at, to: end)
         for region in regions {
           let found = PageSpan(
             offset: region.start &- origin, count: region.end &- region.start)
-          try pages.clip(found, body)
+          run = try pages.clip(found, from: run, body)
         }
         at = walked
       }

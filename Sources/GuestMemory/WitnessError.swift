@@ -34,6 +34,8 @@ public enum WitnessError: Error, CustomStringConvertible, Sendable {
   case outside(PageSpan)
   /// A page is a hole: fill it and try again.
   case hole(offset: UInt64)
+  /// A hole could not be filled.
+  case filling(offset: UInt64, Errno)
   /// A page could not be mapped.
   case arming(offset: UInt64, Errno)
   /// The page tables could not be read.
@@ -64,6 +66,8 @@ public enum WitnessError: Error, CustomStringConvertible, Sendable {
         + "use memory-backend-memfd with seal=on"
     case .outside(let span): return "pages at \(span.offset)+\(span.count) are not in the file"
     case .hole(let offset): return "the page at file offset \(offset) is a hole"
+    case .filling(let offset, let e):
+      return "cannot fill the hole at file offset \(offset): \(e)"
     case .arming(let offset, let e): return "cannot map the page at file offset \(offset): \(e)"
     case .scanning(let e): return "cannot read the page tables of guest memory: \(e)"
     }

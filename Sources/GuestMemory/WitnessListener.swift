@@ -14,6 +14,7 @@ final class WitnessListener: Sendable {
   private let table: Locked<[WitnessMarks]>
   private let faultCount = Atomic<UInt64>(0)
   private let removeCount = Atomic<UInt64>(0)
+  private let ended = Atomic<Bool>(false)
 
   init(_ uffd: Userfaultfd) throws(Errno) {
     self.uffd = uffd
@@ -25,6 +26,9 @@ final class WitnessListener: Sendable {
   var faults: UInt64 { faultCount.load(ordering: .relaxed) }
   /// Removals that were marked.
   var removals: UInt64 { removeCount.load(ordering: .relaxed) }
+
+  /// Whether faults are still being resolved.
+  var isRunning: Bool { !ended.load(ordering: .acquiring) }
 
   func add(_ marks: WitnessMarks) {
     table.withLock { $0.append(marks) }
@@ -41,7 +45,10 @@ final class WitnessListener: Sendable {
   func run() {
     let room = 16
     let events = UnsafeMutablePointer<ph_uffd_event>.allocate(capacity: room)
-    defer { events.deallocate() }
+    defer {
+      ended.store(true, ordering: .releasing)
+      events.deallocate()
+    }
     var waiting: [ph_uffd_event] = []
     while true {
       let ready = ph_poll2(uffd.fd.raw, stopEvent.fd.raw, waiting.isEmpty ? -1 : 1)

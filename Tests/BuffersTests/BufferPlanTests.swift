@@ -168,7 +168,9 @@ struct BufferPlanTests {
   func devices() throws {
     let absent = #expect(throws: CopyReason.self) { try UdmabufDevice.open("/nonexistent/udmabuf") }
     #expect(absent?.kind == .noDevice)
-    let null = try UdmabufDevice.open("/dev/null")
+    let other = #expect(throws: CopyReason.self) { try UdmabufDevice.open("/dev/null") }
+    #expect(other?.kind == .noAccess)
+    let null = UdmabufDevice(adopting: try OwnedFD.open("/dev/null", 2))
     let range = FileRange(file: try file(), offset: 0, count: 4096)
     #expect(throws: Errno.self) { _ = try null.create([range]) }
   }

@@ -45,11 +45,16 @@ struct PageSpansTests {
   func clip() {
     let pages = PageSpans([span(2, 2), span(10), span(12, 4)], pageSize: 4096)
     var parts: [PageSpan] = []
-    pages.clip(span(3, 10)) { parts.append($0) }
+    var next = pages.clip(span(3, 10)) { parts.append($0) }
     #expect(parts == [span(3), span(10), span(12)])
     parts = []
-    pages.clip(span(4, 6)) { parts.append($0) }
+    next = pages.clip(span(13, 2), from: next) { parts.append($0) }
+    next = pages.clip(span(15, 2), from: next) { parts.append($0) }
+    #expect(parts == [span(13, 2), span(15)])
+    parts = []
+    next = pages.clip(span(4, 6)) { parts.append($0) }
     #expect(parts.isEmpty)
+    #expect(next == 1)
   }
 
   @Test("Subtracting leaves what nobody else has")

@@ -156,7 +156,7 @@ struct BufferTests {
     let shown = try ShownPicture(detector, pages: 64, runs: [(0, 8), (40, 8)])
     var buffer = try shown.make()
     for _ in 0..<100 {
-      try shown.ram.puncher.beginHammer(seed: random.next() >> 8, times: 60)
+      try shown.ram.puncher.beginHammer(seed: random.next() >> 8, times: 300)
       for _ in 0..<3 where buffer.current != nil { _ = shown.store.check(buffer) }
       try shown.ram.puncher.finishHammer()
       // The flush: nothing is written or discarded any more.

@@ -8,6 +8,9 @@ struct ph_udmabuf_item {
 	uint32_t reserved;
 	uint64_t offset, size; /* bytes, multiples of the base page size */
 };
-/* Returns a dma-buf over the items' pages in their order, close-on-exec, or -errno. */
+/*
+ * Returns a dma-buf over the items' pages in their order, close-on-exec, or -errno
+ * (EINVAL also for an empty list, whose items may be NULL).
+ */
 int ph_udmabuf_create(int device, const struct ph_udmabuf_item *items, uint32_t count);
 #endif
