@@ -79,14 +79,16 @@ final class Connection {
     do throws(Errno) {
       received = try UnixSocket.receive(
         socket.raw, into: UnsafeMutableRawBufferPointer(rebasing: buffer[have..<expected]),
-        fds: &descriptors, maxFDs: VhostUserMessage.maxFDs, dontWait: true)
+        fds: &descriptors, maxFDs: VhostUserMessage.maxFDs + 1, dontWait: true)
     } catch {
       if error.code == wouldBlock { return false }
       throw error.code == connectionReset ? .truncated : .socket(error)
     }
     fds.append(descriptors)
     // Descriptors travel with the first byte of their message.
-    guard !received.truncated, descriptors.isEmpty || have == 0 else { throw .strayDescriptors }
+    guard !received.truncated, fds.count <= VhostUserMessage.maxFDs,
+      descriptors.isEmpty || have == 0
+    else { throw .strayDescriptors }
     guard received.count > 0 else { throw have == 0 ? .frontEndClosed : .truncated }
     have += received.count
     return true

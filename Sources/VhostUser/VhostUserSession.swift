@@ -26,7 +26,7 @@ public final class VhostUserSession {
   let logger: Logger
   var protocolFeatures: ProtocolFeatures = []
   var vrings: [Vring]
-  private let connection: Connection
+  private var connection: Connection?
   private let validator: MessageValidator
   private var token: EventLoop.Token?
   private var isBackedUp = false
@@ -47,7 +47,8 @@ public final class VhostUserSession {
     _ socket: consuming OwnedFD, device: any VhostUserDevice, memory: GuestMemory,
     loop: EventLoop, logger: Logger, ended: @escaping (VhostUserError) -> Void
   ) throws(Errno) {
-    connection = try Connection(socket)
+    let connection = try Connection(socket)
+    self.connection = connection
     self.device = device
     self.memory = memory
     self.loop = loop
@@ -66,6 +67,7 @@ public final class VhostUserSession {
     guard isOpen else { return }
     isOpen = false
     if let token { loop.unwatch(token) }
+    connection = nil
     for vring in vrings { stop(vring) }
     vrings = []
     backendChannel = nil
@@ -78,20 +80,20 @@ public final class VhostUserSession {
 
   /// Serves some messages; the loop comes back for more.
   private func turn() {
-    guard isOpen else { return }
+    guard isOpen, let connection else { return }
     do throws(VhostUserError) {
       try connection.flush()
       for _ in 0..<Self.messagesPerTurn {
         guard isOpen, !connection.hasOutgoing else { break }
         guard let (message, fds) = try connection.receive() else { break }
-        try serve(message, fds)
+        try serve(message, fds, over: connection)
       }
-      if isOpen, connection.hasOutgoing != isBackedUp { try rewatch() }
+      if isOpen, connection.hasOutgoing != isBackedUp { try rewatch(connection) }
     } catch { close(error) }
   }
 
   /// Who does not read replies gets no more requests served.
-  private func rewatch() throws(VhostUserError) {
+  private func rewatch(_ connection: Connection) throws(VhostUserError) {
     guard let token else { return }
     do throws(Errno) {
       try loop.change(token, to: connection.hasOutgoing ? .writable : .readable)
@@ -99,7 +101,9 @@ public final class VhostUserSession {
     isBackedUp = connection.hasOutgoing
   }
 
-  private func serve(_ message: VhostUserMessage, _ fds: ReceivedFDs) throws(VhostUserError) {
+  private func serve(
+    _ message: VhostUserMessage, _ fds: ReceivedFDs, over connection: Connection
+  ) throws(VhostUserError) {
     let request = FrontEndRequest(rawValue: message.request)
     do throws(VhostUserError) {
       let reply = try handle(try validator.validate(message, fds))

@@ -226,9 +226,10 @@ public final class Virtqueue {
 
   /// Asks the driver to kick at its next request.
   ///
-  /// - Returns: true if requests came meanwhile, for which no kick may come: serve them.
+  /// - Returns: true if requests came meanwhile, for which no kick may come: serve them. False
+  ///   for a ring that cannot be served, lest somebody tries for ever.
   public func enableNotifications() -> Bool {
-    guard failure == nil else { return false }
+    do throws(RingError) { try refresh() } catch { return false }
     if eventIndex { ring.setAvailableEvent(nextAvailable) } else { ring.setNoNotify(false) }
     atomicMemoryFence(ordering: .sequentiallyConsistent)
     return ring.availableIndex != nextAvailable

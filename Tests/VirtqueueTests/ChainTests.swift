@@ -189,6 +189,9 @@ struct ChainTests {
       try queue.pop()
     }
     #expect(queue.failure == nil)
+    driver.fileIndex(9)
+    #expect(!queue.enableNotifications(), "there is nothing to serve while it is away")
+    driver.fileIndex(1)
     try driver.memory.add(Driver.regions[0], driver.fd)
     driver.offer(1)
     queue.push(chain, written: 4)

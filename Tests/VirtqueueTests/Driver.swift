@@ -81,6 +81,11 @@ final class Driver {
   }
 
   func setAvailableIndex(_ value: UInt16) { store(value, at: Self.availableRing + 2) }
+  /// Sets the available index behind the back of the memory table.
+  func fileIndex(_ value: UInt16) {
+    guard let file = try? GuestFile(try fd.duplicate()) else { return }
+    file.pointer(at: 0x8002, count: 2)?.storeBytes(of: value.littleEndian, as: UInt16.self)
+  }
   func setAvailableFlags(_ value: UInt16) { store(value, at: Self.availableRing) }
   func setUsedEvent(_ value: UInt16) {
     store(value, at: Self.availableRing + 4 + 2 * UInt64(size))
