@@ -3,14 +3,13 @@
 SWIFT ?= swift
 TESTS := .build-tests
 
-.PHONY: all build deps demo demo-full test unit kernel-test guest-test guest-test-full lint format install clean help
+.PHONY: all build deps demo test unit kernel-test guest-test lint format install clean help
 
 all: build
 
 help:
 	@echo "make build      build .build/release/pinhole (static Swift runtime)"
-	@echo "make demo       a Linux guest's picture, punched and redrawn: look at demo/sheet.png"
-	@echo "make demo-full  the same with the stock guest inside the test VM (several minutes)"
+	@echo "make demo       a Linux guest's picture, discarded and redrawn: look at demo/sheet.png"
 	@echo "make test       every test: unit, kernel (in a VM), real guests"
 	@echo "make unit       tests that need no device and no privilege"
 	@echo "make lint       format and import rules"
@@ -25,9 +24,6 @@ build: deps
 demo: build
 	scripts/demo
 
-demo-full: build
-	scripts/demo --full
-
 test: build
 	Tests/run
 
@@ -39,9 +35,6 @@ kernel-test: build
 
 guest-test: build
 	Tests/run guest
-
-guest-test-full: build
-	Tests/run guest-full
 
 lint:
 	Tests/run lint

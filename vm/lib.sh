@@ -60,7 +60,7 @@ choose_accel() {
 
 probed_accel() {
   local stamp boot result=tcg
-  if ! { : <>/dev/kvm; } 2>/dev/null; then
+  if [ ! -c /dev/kvm ] || ! { : <>/dev/kvm; } 2>/dev/null; then
     echo tcg
     return
   fi

@@ -13,6 +13,7 @@
 //   | noise:SEED (pixel = low 24 bits of h, where
 //     h = (x + y*65536) ^ seed*2654435769; h ^= h>>16; h *= 2246822519;
 //     h ^= h>>13; h *= 3266489917; h ^= h>>16, all 32-bit)
+//   | letter:C:RRGGBB (a white A or B, 8x8 squares of height/10 in the middle, on this colour)
 // Usage: paint [WIDTHxHEIGHT]
 
 #include <drm.h>
@@ -110,16 +111,27 @@ static uint32_t noise(uint32_t seed, uint32_t x, uint32_t y) {
   return (h ^ h >> 16) & 0xffffff;
 }
 
-struct picture { enum { plain, checker, gradient, noisy } kind; uint32_t a, b; };
+struct picture { enum { plain, checker, gradient, noisy, letter } kind; uint32_t a, b; };
 
 static int parse(const char *text, struct picture *p) {
   p->a = p->b = 0;
   if (sscanf(text, "plain:%x", &p->a) == 1) p->kind = plain;
   else if (sscanf(text, "checker:%x:%x", &p->a, &p->b) == 2) p->kind = checker;
   else if (sscanf(text, "noise:%u", &p->a) == 1) p->kind = noisy;
+  else if (!strncmp(text, "letter:", 7) && (text[7] == 'A' || text[7] == 'B') &&
+           sscanf(text + 8, ":%x", &p->a) == 1) p->kind = letter, p->b = (uint32_t)text[7];
   else if (!strncmp(text, "gradient", 8)) p->kind = gradient;
   else return -1;
   return 0;
+}
+
+static int in_letter(uint32_t which, uint32_t x, uint32_t y) {
+  static const uint8_t letters[2][8] = {{0x18, 0x3c, 0x66, 0x66, 0x7e, 0x66, 0x66, 0x66},
+                                        {0x7c, 0x66, 0x66, 0x7c, 0x66, 0x66, 0x66, 0x7c}};
+  uint32_t square = mode.vdisplay / 10u;
+  uint32_t left = (mode.hdisplay - 8 * square) / 2, top = (mode.vdisplay - 8 * square) / 2;
+  if (x < left || y < top || x >= left + 8 * square || y >= top + 8 * square) return 0;
+  return letters[which == 'B'][(y - top) / square] >> (7 - (x - left) / square) & 1;
 }
 
 static uint32_t pixel(const struct picture *p, uint32_t x, uint32_t y) {
@@ -127,6 +139,7 @@ static uint32_t pixel(const struct picture *p, uint32_t x, uint32_t y) {
     case plain: return p->a;
     case checker: return ((x / 16 + y / 16) & 1) ? p->b : p->a;
     case noisy: return noise(p->a, x, y);
+    case letter: return in_letter(p->b, x, y) ? 0xffffff : p->a;
     default: return x * 255u / (mode.hdisplay - 1u) << 16 | y * 255u / (mode.vdisplay - 1u) << 8 | 80;
   }
 }
