@@ -223,12 +223,16 @@ final class FrameClient {
     return oldest
   }
 
+  /// Forgets all outputs; what their frames in flight keep is the caller's to give back.
+  func takeShares() -> [FrameShare] {
+    let shares = outputs.flatMap { $0.inFlight.compactMap(\.share) }
+    for index in outputs.indices { outputs[index] = FrameClientOutput() }
+    return shares
+  }
+
   /// Gives everything back: the connection has ended.
   func releaseAll() {
-    for output in outputs.indices {
-      for frame in outputs[output].inFlight { server.releases.add(frame.share) }
-      outputs[output] = FrameClientOutput()
-    }
+    for share in takeShares() { server.releases.add(share) }
     for buffer in known.values {
       for withdrawal in buffer.withdrawals { server.answered(withdrawal) }
     }

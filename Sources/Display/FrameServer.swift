@@ -84,7 +84,11 @@ public final class FrameServer: DisplaySink {
   }
 
   deinit {
-    close()
+    for client in clients {
+      if let token = client.token { loop.unwatch(token) }
+      for share in client.takeShares() { share.giveBack() }
+    }
+    for withdrawal in withdrawals { withdrawal.finish()?() }
     scratch.deallocate()
   }
 

@@ -74,6 +74,7 @@ import Testing
     #expect(bench.server.counters.dropped == 2)
     // All of these were sent with a new buffer each, hence in full. From here on in parts:
     try slow.done(frames[0])
+    try bench.turn()
     try bench.show(buffers[4], damage: Rect(x: 0, y: 0, width: 1, height: 1))
     try bench.show(buffers[4], damage: Rect(x: 4, y: 4, width: 2, height: 2))
     try bench.show(buffers[4], damage: Rect(x: 8, y: 2, width: 2, height: 2))

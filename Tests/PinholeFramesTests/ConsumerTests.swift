@@ -1,0 +1,196 @@
+import FrameWire
+import Glibc
+import Linux
+import PinholeProtocol
+import Testing
+
+@testable import PinholeFrames
+
+@Suite struct ConsumerTests {
+  @Test func itIntroducesItself() throws {
+    let bench = try ConsumerBench(greets: false, options: .init(name: "abc"))
+    #expect(
+      try bench.heard()
+        == "01000000" + "48000000"  // type, size
+        + "50484652" + "01000000" + "01000000" + "00000000"  // magic, versions, flags
+        + "0000000000000000" + "00000000" + "00000000"  // features, alignments
+        + "616263" + String(repeating: "00", count: 29))
+  }
+
+  @Test func copyOnlyIsADemand() throws {
+    let bench = try ConsumerBench(
+      greets: false, options: .init(name: String(repeating: "ü", count: 40), copyOnly: true))
+    let hello = try #require(try bench.heard())
+    #expect(hello.dropFirst(40).prefix(24) == "01000000" + "0800000000000000")
+    // The name is cut between characters.
+    #expect(hello.suffix(64) == String(repeating: "c3bc", count: 15) + "0000")
+  }
+
+  @Test func allEventsArrive() throws {
+    let bench = try ConsumerBench(greets: false)
+    _ = try bench.heard()
+    try bench.send(ConsumerBench.hello())
+    try bench.send(ConsumerBench.output())
+    let memory = try ConsumerBench.memory("frames-test-events")
+    try bench.send(ConsumerBench.buffer(), fds: [memory.raw])
+    var frame = ConsumerBench.frame(7)
+    frame.flags = PINHOLE_FRAME_SKIPPED
+    frame.num_damage = 2
+    frame.damage.0 = pinhole_rect(x: 1, y: 2, width: 3, height: 4)
+    frame.damage.1 = pinhole_rect(x: 0, y: 0, width: 16, height: 1)
+    frame.timestamp_ns = 99
+    try bench.send(frame)
+    try bench.send(ConsumerBench.cursor(), fds: [memory.raw])
+    try bench.send(pinhole_header(type: PINHOLE_OPTIONAL | 5, size: 8), fds: [memory.raw])
+    try bench.send(ConsumerBench.remove())
+    var off = ConsumerBench.output()
+    (off.flags, off.width, off.height) = (0, 0, 0)
+    try bench.send(off)
+    var events: [FrameConsumer.Event] = []
+    while let event = try bench.consumer.next(timeout: 0) { events.append(event) }
+    #expect(
+      events.map(\.description) == [
+        "connected version 1 in-flight 2 hold 40000us name fake", "output 0 16x8",
+        "buffer 3.1 add 16x8 XR24 stride 64 copy",
+        "frame 0 serial 7 buffer 3.1 damage 1,2 3x4, 0,0 16x1 skipped",
+        "cursor 0 at 0,0 image 2x2 hot 0,0", "buffer 3.1 remove discarded", "output 0 off",
+      ])
+    guard case .frame(let received) = events[3], case .cursor(let cursor) = events[4] else {
+      Issue.record("not a frame and a cursor")
+      return
+    }
+    #expect(received.timestamp == 99)
+    #expect(cursor.image?.pixels == (0..<16).map { UInt8($0) })
+    // Nothing but our own descriptor is left of the memory.
+    #expect(openCount("frames-test-events") == 1)
+  }
+
+  @Test func pixelsAreReadWhereTheyLie() throws {
+    let bench = try ConsumerBench()
+    try bench.showFrame()
+    let buffer = try #require(bench.consumer.buffers[BufferName(number: 3, generation: 1)])
+    #expect(
+      try buffer.pixels(of: PixelRect(x: 1, y: 1, width: 1, height: 2))
+        == [68, 69, 70, 71, 132, 133, 134, 135])
+    #expect(try buffer.read { $0.count } == 4096)
+    #expect(throws: FramesError.self) {
+      try buffer.pixels(of: PixelRect(x: 16, y: 0, width: 1, height: 1))
+    }
+  }
+
+  @Test func invertedPicturesAreTurned() throws {
+    let bench = try ConsumerBench()
+    var add = ConsumerBench.buffer()
+    add.flags |= PINHOLE_BUFFER_Y_INVERT
+    let memory = try ConsumerBench.memory()
+    try bench.send(add, fds: [memory.raw])
+    guard case .bufferAdded(let buffer) = try bench.consumer.next(timeout: 0) else {
+      Issue.record("no buffer")
+      return
+    }
+    #expect(try buffer.pixels(of: PixelRect(x: 0, y: 7, width: 1, height: 1)) == [0, 1, 2, 3])
+  }
+
+  @Test func aFrameIsAnsweredOnce() throws {
+    let bench = try ConsumerBench()
+    try bench.send(ConsumerBench.output())
+    let memory = try ConsumerBench.memory()
+    try bench.send(ConsumerBench.buffer(), fds: [memory.raw])
+    try bench.send(ConsumerBench.frame(0x1122))
+    var frames: [ReceivedFrame] = []
+    while let event = try bench.consumer.next(timeout: 0) {
+      if case .frame(let frame) = event { frames.append(frame) }
+    }
+    let frame = try #require(frames.first)
+    try bench.consumer.done(frame)
+    try bench.consumer.done(frame)
+    #expect(
+      try bench.heard()
+        == "02000000" + "20000000" + "00000000" + "00000000" + "2211000000000000"
+        + "0000000000000000")
+    #expect(try bench.heard() == nil)
+  }
+
+  @Test func aRemovedBufferIsClosedBeforeItIsReported() throws {
+    let bench = try ConsumerBench()
+    try bench.showFrame()
+    let buffer = try #require(bench.consumer.buffers[BufferName(number: 3, generation: 1)])
+    _ = try buffer.read { $0.count }
+    try bench.send(ConsumerBench.remove())
+    let event = try bench.consumer.next(timeout: 0)
+    #expect(event?.description == "buffer 3.1 remove discarded")
+    #expect(try bench.heard() == "03000000" + "10000000" + "03000000" + "01000000")
+    #expect(buffer.descriptor == -1)
+    #expect(throws: FramesError.self) { try buffer.read { $0.count } }
+    // The frame went with it.
+    try bench.consumer.done(
+      ReceivedFrame(
+        output: 0, serial: 1, buffer: buffer.name,
+        crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
+        hasSkipped: false, timestamp: 0))
+    #expect(try bench.heard() == nil)
+  }
+
+  @Test func anImporterClosesByItself() throws {
+    let bench = try ConsumerBench(options: .init(closesRemovedBuffers: false))
+    try bench.showFrame()
+    let name = BufferName(number: 3, generation: 1)
+    try bench.send(ConsumerBench.remove())
+    _ = try bench.consumer.next(timeout: 0)
+    #expect(try bench.heard() == nil)
+    #expect(bench.consumer.buffers.isEmpty)
+    try bench.consumer.closed(name)
+    try bench.consumer.closed(name)
+    #expect(try bench.heard() == "03000000" + "10000000" + "03000000" + "01000000")
+    #expect(try bench.heard() == nil)
+  }
+
+  @Test func unknownReasonsAreTakenForDestruction() throws {
+    let bench = try ConsumerBench()
+    try bench.showFrame()
+    var remove = ConsumerBench.remove()
+    remove.reason = 77
+    try bench.send(remove)
+    #expect(try bench.consumer.next(timeout: 0)?.description == "buffer 3.1 remove destroyed")
+  }
+
+  @Test func refusalsSayWhy() throws {
+    let bench = try ConsumerBench(greets: false)
+    var error = pinhole_error()
+    error.header = ConsumerBench.header(PINHOLE_ERROR, pinhole_error.self)
+    error.code = PINHOLE_ERROR_DENIED.rawValue
+    error.field_offset = PINHOLE_NO_FIELD
+    WireText.write("user 7 may not look", to: &error.text)
+    try bench.send(error)
+    #expect(
+      bench.failure()?.description == "the producer refused: DENIED: user 7 may not look")
+  }
+
+  @Test func silenceAndTheEndAreToldApart() throws {
+    let bench = try ConsumerBench()
+    #expect(try bench.consumer.next(timeout: 0) == nil)
+    shutdown(bench.producer.raw, CInt(SHUT_RDWR))
+    #expect(bench.failure()?.description == "the producer closed the connection")
+  }
+
+  @Test func aPathWithoutProducerIsNamed() {
+    var text = ""
+    do {
+      _ = try FrameConsumer(path: "/nonexistent/frames")
+    } catch {
+      text = "\(error)"
+    }
+    #expect(text == "cannot connect to /nonexistent/frames: No such file or directory")
+  }
+}
+
+/// How many descriptors of a file with this in its name are open.
+func openCount(_ name: String) -> Int {
+  (0..<1024).filter { number in
+    withUnsafeTemporaryAllocation(byteCount: 256, alignment: 1) { out in
+      guard let text = out.baseAddress else { return false }
+      let count = readlink("/proc/self/fd/\(number)", text, 256)
+      return String(decoding: out.prefix(max(0, count)), as: UTF8.self).contains(name)
+    }
+  }.count
+}
