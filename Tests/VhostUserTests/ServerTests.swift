@@ -31,6 +31,12 @@ struct ServerTests {
 
     func spin() throws { for _ in 0..<8 { try loop.turn(timeout: 0) } }
 
+    /// Waits until this many sessions have ended.
+    func wait(sessions count: Int) throws {
+      let deadline = Clock.now + 20_000_000_000
+      while reasons.count < count, Clock.now < deadline { try loop.turn(timeout: 100) }
+    }
+
     func askQueues(_ fd: CInt) throws -> Int {
       _ = try VhostUserMessage(.getQueueNum).encoded.withUnsafeBytes {
         try UnixSocket.send(fd, $0)
@@ -49,11 +55,13 @@ struct ServerTests {
     let house = try House()
     let server = house.server()
     try server.listen(on: house.path)
-    for _ in 0..<3 {
-      let first = try UnixSocket.connect(house.path, kind: .stream)
-      #expect(try house.askQueues(first.raw) == 20)
+    for round in 1...3 {
+      do {
+        let first = try UnixSocket.connect(house.path, kind: .stream)
+        #expect(try house.askQueues(first.raw) == 20)
+      }
+      try house.wait(sessions: round)
     }
-    try house.spin()
     #expect(house.reasons == [.frontEndClosed, .frontEndClosed, .frontEndClosed])
 
     var first: SharedFD? = SharedFD(try UnixSocket.connect(house.path, kind: .stream))
@@ -61,7 +69,7 @@ struct ServerTests {
     #expect(try house.askQueues(try #require(first).raw) == 20)
     #expect(try house.askQueues(second.raw) == -1, "the second one waits")
     first = nil
-    try house.spin()
+    try house.wait(sessions: 4)
     #expect(try house.askQueues(second.raw) == 40, "its question and the new one")
     #expect(access(house.path, F_OK) == 0)
     server.stop()
