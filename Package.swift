@@ -51,7 +51,7 @@ let package = Package(
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     room("Pictures", ["CPNG"]),
     room("PinholeFrames", ["FrameWire", "PinholeProtocol", "Linux", "CLinux"]),
-    room("FakeGuest", ["Linux", "CLinux"]),
+    room("FakeGuest", ["PinholeFrames", "Linux", "CLinux"]),
     .executableTarget(
       name: "pinhole",
       dependencies: [
@@ -70,7 +70,8 @@ let package = Package(
     tests(
       "DisplayTests",
       [
-        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "Fences", "Buffers",
+        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "Fences",
+        "Buffers",
         "Linux", "CLinux", log,
       ]),
     tests(
@@ -79,9 +80,14 @@ let package = Package(
       "FakeGuestTests",
       ["FakeGuest", "pinhole", "VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
     .executableTarget(name: "puncher", path: "Tests/Puncher"),
+    .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     tests(
       "KernelTests",
-      ["puncher", "FakeGuest", "PinholeFrames", "Buffers", "GuestMemory", "Linux", "CLinux"]),
+      [
+        "puncher", "AllocationCounter", "pinhole", "FakeGuest", "PinholeFrames", "Buffers",
+        "GuestMemory", "Linux",
+        "CLinux",
+      ]),
   ],
   swiftLanguageModes: [.v6]
 )
