@@ -100,7 +100,7 @@ extension VhostUserSession {
     device.queueKicked(vring.index)
   }
 
-  private func unwatch(_ vring: Vring) {
+  func unwatch(_ vring: Vring) {
     if let token = vring.token { loop.unwatch(token) }
     vring.token = nil
     vring.timer = nil

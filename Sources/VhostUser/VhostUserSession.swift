@@ -60,6 +60,15 @@ public final class VhostUserSession {
     token = try loop.watch(connection.raw, for: .readable) { [weak self] _ in self?.turn() }
   }
 
+  deinit {
+    // Who lets go of a session that still runs has no use for its callbacks any more.
+    if isOpen, let token { loop.unwatch(token) }
+    for vring in vrings {
+      unwatch(vring)
+      vring.queue = nil
+    }
+  }
+
   /// Ends the session: stops all rings, forgets the memory, tells the device.
   public func close() { close(.closedHere) }
 
