@@ -266,11 +266,6 @@ public final class BufferStore {
     return last
   }
 
-  /// Lets go of mappings whose guest memory is gone; call it when the memory table changed.
-  public func memoryChanged() {
-    if case .success(let keeper) = keeper { keeper.purge() }
-  }
-
   private func remove(_ buffer: PageBuffer, as state: PageBuffer.State) {
     buffer.state = state
     unexport(buffer)

@@ -31,6 +31,8 @@ public final class GuestFile {
   /// Its seals, nil where the file has none to offer.
   public let seals: Seals?
   private let ordinary: Mapping
+  /// Its second mapping, once a buffer needs one.
+  var witness: Witness?
 
   /// Maps the whole file readable and writable.
   ///

@@ -10,8 +10,6 @@ import Linux
 ///
 /// Belongs to one thread; the listener of its ``WitnessKeeper`` only sets marks.
 public final class Witness {
-  /// The file, as long as somebody holds it.
-  public private(set) weak var file: GuestFile?
   /// Device and inode of the file.
   public let identity: FileFacts.Identity
   /// Bytes that are witnessed: the file's size when it was mapped.
@@ -46,7 +44,6 @@ public final class Witness {
       ph_unmap(base, file.size)
       throw .notWatchable(errno)
     }
-    self.file = file
     identity = file.identity
     size = span
     pageSize = file.pageSize
@@ -63,14 +60,7 @@ public final class Witness {
     ph_unmap(base, size)
   }
 
-  func isWitness(of other: GuestFile) -> Bool {
-    guard identity == other.identity, size >= other.size else { return false }
-    if file == nil { file = other }
-    return true
-  }
-
-  /// How many sets of pages are exported.
-  var exports: Int { exported.count }
+  func isOf(_ engine: WitnessEngine) -> Bool { self.engine === engine }
 
   /// A set of this file's pages.
   public func pages(_ spans: some Sequence<PageSpan>) throws(WitnessError) -> PageSpans {

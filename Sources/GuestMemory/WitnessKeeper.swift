@@ -43,12 +43,11 @@ final class WitnessEngine {
   }
 }
 
-/// Makes witnesses of guest files and keeps them for as long as their files are in use.
+/// Makes witnesses of guest files.
 ///
 /// Belongs to one thread, as do its witnesses.
 public final class WitnessKeeper {
   private let engine: WitnessEngine
-  private var witnesses: [Witness] = []
 
   /// Starts the listener's thread.
   ///
@@ -84,15 +83,11 @@ public final class WitnessKeeper {
   /// Removals (`UFFD_EVENT_REMOVE`) that the listener saw.
   public var removals: UInt64 { engine.listener.removals }
 
-  /// The witness of a file, made on first use.
+  /// The witness of a file, made on first use; it lives as long as the file or any holder.
   public func witness(for file: GuestFile) throws(WitnessError) -> Witness {
-    if let known = witnesses.first(where: { $0.isWitness(of: file) }) { return known }
-    purge()
+    if let known = file.witness, known.isOf(engine) { return known }
     let made = try Witness(of: file, engine)
-    witnesses.append(made)
+    file.witness = made
     return made
   }
-
-  /// Unmaps the witnesses of files that nobody holds any more.
-  public func purge() { witnesses.removeAll { $0.file == nil && $0.exports == 0 } }
 }

@@ -216,3 +216,70 @@ struct WitnessTests {
     #expect(replaced > 0)
   }
 }
+
+@Suite("How long a witness lives", .enabled(if: WitnessKeeper.isUsable))
+struct WitnessLifeTests {
+  @Test("One file has one witness, which goes with the file")
+  func life() throws {
+    let keeper = try WitnessKeeper()
+    var ram: SharedRAM? = try SharedRAM(pages: 64)
+    weak var gone: Witness?
+    do {
+      let file = try #require(ram?.file)
+      let witness = try keeper.witness(for: file)
+      #expect(try keeper.witness(for: file) === witness)
+      gone = witness
+    }
+    #expect(gone != nil)
+    ram = nil
+    #expect(gone == nil, "it would keep the guest's RAM after the guest")
+  }
+
+  @Test("A witness outlives its keeper", arguments: Detector.allCases)
+  func outlives(_ detector: Detector) throws {
+    let ram = try SharedRAM(pages: 64)
+    ram.write(ram.span(0, 64), 1)
+    var keeper: WitnessKeeper? = try WitnessKeeper(detector: detector)
+    let witness = try #require(try keeper?.witness(for: ram.file))
+    keeper = nil
+    let pages = try witness.pages([ram.span(0, 64)])
+    try witness.export(pages)
+    try witness.arm(pages) { _ in }
+    try ram.puncher.punch(ram.span(5))
+    #expect(try witness.missing(in: pages) == 1)
+    #expect(keeper == nil)
+  }
+
+  @Test("Pages past the end of the file are refused", arguments: Detector.allCases)
+  func pastEnd(_ detector: Detector) throws {
+    let ram = try SharedRAM(pages: 8)
+    let witness = try WitnessKeeper(detector: detector).witness(for: ram.file)
+    #expect(throws: WitnessError.self) { try witness.pages([ram.span(7, 2)]) }
+    #expect(throws: WitnessError.self) { try witness.pages([PageSpan(offset: .max, count: 9)]) }
+  }
+
+  @Test("What cannot be watched says so")
+  func refusals() throws {
+    let keeper = try WitnessKeeper(detector: .faults)
+    let unsealed = try GuestFile(MemFD.create("ram", size: 4096))
+    let witness = try keeper.witness(for: unsealed)
+    do {
+      try witness.export(try witness.pages([PageSpan(offset: 0, count: 4096)]))
+      Issue.record("would risk SIGBUS")
+    } catch {
+      guard case .noShrinkSeal = error else { throw error }
+    }
+  }
+
+  @Test("Exports overlap, and end one by one", arguments: Detector.allCases)
+  func exports(_ detector: Detector) throws {
+    let watch = try Watch(detector)
+    let some = try watch.witness.pages([watch.ram.span(10, 20)])
+    try watch.witness.export(some)
+    watch.witness.unexport(watch.pages)
+    watch.witness.unexport(watch.pages)
+    try watch.ram.puncher.punch(watch.ram.span(12))
+    #expect(try watch.witness.missing(in: some) == 1, "still exported by the other")
+    watch.witness.unexport(some)
+  }
+}
