@@ -92,17 +92,15 @@ struct View: ParsableCommand {
   }
 
   private func show(_ frame: ReceivedFrame, of consumer: FrameConsumer) throws {
-    if let directory { try write(frame, of: consumer, to: directory) }
+    // The guest may wait for this frame: copy it, let it go, and only then write the file.
+    var picture: FramePicture?
+    if directory != nil, let buffer = consumer.buffers[frame.buffer] {
+      picture = try FramePicture(frame, buffer)
+    }
     if hold > 0 { usleep(UInt32(hold) * 1000) }
     try consumer.done(frame)
-  }
-
-  private func write(
-    _ frame: ReceivedFrame, of consumer: FrameConsumer, to directory: String
-  ) throws {
-    guard let buffer = consumer.buffers[frame.buffer] else { return }
-    let path = "\(directory)/output\(frame.output)-\(frame.serial).png"
-    try FramePicture.write(frame, buffer, to: path)
+    guard let directory else { return }
+    try picture?.write("\(directory)/output\(frame.output)-\(frame.serial).png")
   }
 
   private func makeDirectory() throws {
