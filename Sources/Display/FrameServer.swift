@@ -212,29 +212,22 @@ public final class FrameServer: DisplaySink {
       watch(client, token, .readable)
       client.flush()
     }
-    // A consumer that never stops talking leaves room for the others.
-    for _ in 0..<32 where !client.isGone {
-      guard receive(client) else { break }
-    }
+    // One packet a turn: the loop comes back for more, and the others get their turn too.
+    if !client.isGone { receive(client) }
     settle()
   }
 
-  /// Takes one packet; false when there is none.
-  private func receive(_ client: FrameClient) -> Bool {
+  /// Takes one packet.
+  private func receive(_ client: FrameClient) {
     fds.removeAll(keepingCapacity: true)
     defer { for fd in fds { _ = Glibc.close(fd) } }
     do throws(Errno) {
       let received = try UnixSocket.receive(
         client.socket.raw, into: scratch, fds: &fds, maxFDs: Int(PINHOLE_MAX_FDS), dontWait: true)
-      guard received.count > 0 else {
-        end(client, nil)
-        return false
-      }
+      guard received.count > 0 else { return end(client, nil) }
       handle(client, received)
-      return true
     } catch {
       if error.code != EAGAIN { end(client, nil) }
-      return false
     }
   }
 
