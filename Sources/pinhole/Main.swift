@@ -34,8 +34,8 @@ struct Pinhole: ParsableCommand {
       complain(failure.message)
       Glibc.exit(1)
     }
-    let lines = message(for: error).split(separator: "\n")
-    complain((lines.first.map(String.init) ?? "wrong usage") + " (see pinhole --help)")
+    let lines = message(for: error).split(separator: "\n").map { $0.hasPrefix("  - ") ? $0.dropFirst(4) : $0 }
+    complain(lines.joined(separator: " ") + " (see pinhole --help)")
     Glibc.exit(2)
   }
 }

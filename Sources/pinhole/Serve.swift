@@ -35,7 +35,8 @@ struct Serve: ParsableCommand {
   @Option(help: "Least severe messages to log: trace, debug, info, notice, warning or error.")
   var logLevel: Logger.Level = .info
 
-  func validate() throws {
+  // Not validate(), which ArgumentParser calls before it finds unknown options.
+  private func checkCombination() throws {
     if printCapabilities { return }
     if socketPath == nil, fd == nil {
       throw ValidationError("give --socket-path PATH or --fd N, so that a front-end can connect")
@@ -53,6 +54,7 @@ struct Serve: ParsableCommand {
   }
 
   func run() throws {
+    try checkCombination()
     if printCapabilities {
       print(#"{"type": "gpu", "features": []}"#)
       return
