@@ -34,7 +34,9 @@ struct Pinhole: ParsableCommand {
       complain(failure.message)
       Glibc.exit(1)
     }
-    let lines = message(for: error).split(separator: "\n").map { $0.hasPrefix("  - ") ? $0.dropFirst(4) : $0 }
+    // A list of the values that an option takes is several lines long.
+    let lines = message(for: error).split(separator: "\n")
+      .map { $0.hasPrefix("  - ") ? $0.dropFirst(4) : $0 }
     complain(lines.joined(separator: " ") + " (see pinhole --help)")
     Glibc.exit(2)
   }
