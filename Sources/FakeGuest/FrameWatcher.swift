@@ -119,17 +119,17 @@ package final class FrameWatcher: Sendable {
     case .bufferRemoved(_, let reason): state.withLock { $0.removals.append(reason) }
     case .cursor(let cursor): state.withLock { $0.cursor = cursor }
     case .frame(let frame):
-      if let buffer = consumer.buffers[frame.buffer] {
-        let seen = Seen(
-          frame: frame, picture: raster(try buffer.pixels(of: frame.crop), frame.crop),
-          memory: buffer.memory)
-        state.withLock {
-          $0.frames += 1
-          if buffer.memory == .dmaBuf { $0.directFrames += 1 }
-          $0.last[frame.output] = seen
-        }
-      }
+      let buffer = consumer.buffers[frame.buffer]
+      let bytes = try buffer?.pixels(of: frame.crop)
+      // Before anything slow: a frame that is held too long costs the next one its directness.
       try consumer.done(frame)
+      guard let buffer, let bytes else { return }
+      let seen = Seen(frame: frame, picture: raster(bytes, frame.crop), memory: buffer.memory)
+      state.withLock {
+        $0.frames += 1
+        if buffer.memory == .dmaBuf { $0.directFrames += 1 }
+        $0.last[frame.output] = seen
+      }
     }
   }
 
