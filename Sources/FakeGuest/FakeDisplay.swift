@@ -9,6 +9,8 @@ import Linux
 package final class FakeDisplay: Sendable {
   /// What it says and how it behaves.
   package struct Behaviour: Sendable {
+    /// Does as QEMU does.
+    package init() {}
     /// Answered to GET_PROTOCOL_FEATURES: bit 0 EDID, bit 1 DMABUF2.
     package var protocolFeatures: UInt64 = 3
     /// Sizes of the scanouts in pixels; the others are off.
@@ -21,7 +23,7 @@ package final class FakeDisplay: Sendable {
     package var withholdsAcknowledgements = false
     /// Milliseconds to wait before each answer.
     package var delay: UInt32 = 0
-    /// Says that no console can show a dma-buf: the fd is dropped, UPDATEs are acknowledged.
+    /// Sent in place of every answer.
     package var replyBytes: [UInt8]?
   }
 

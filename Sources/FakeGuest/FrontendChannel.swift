@@ -85,6 +85,8 @@ package final class FrontendChannel {
   package let socket: SharedFD
   /// Milliseconds until a missing reply is an error.
   package var patience: CInt = 10_000
+  /// Sends so many messages and so many bytes of the next one, and then nothing more.
+  package var cut: (messages: Int, bytes: Int)?
 
   /// Takes over a connected stream socket.
   package init(_ socket: consuming OwnedFD) { self.socket = SharedFD(socket) }
@@ -101,6 +103,13 @@ package final class FrontendChannel {
       u32: request, Self.version | (needReply ? Self.needReply : 0), UInt32(payload.count)
     ).bytes
     message += payload
+    if let cut {
+      guard cut.messages > 0 else {
+        if cut.bytes > 0 { try sendRaw(Array(message.prefix(cut.bytes)), fds: fds) }
+        throw .closed("a message that was cut")
+      }
+      self.cut = (cut.messages - 1, cut.bytes)
+    }
     try sendRaw(message, fds: fds)
   }
 

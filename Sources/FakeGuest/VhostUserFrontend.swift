@@ -12,6 +12,10 @@ package final class VhostUserFrontend: DeviceTransport {
     package var display = true
     /// What is added to the acknowledged features, whatever was offered.
     package var forcedFeatures: UInt64 = 0
+    /// What the display does from the beginning.
+    package var behaviour = FakeDisplay.Behaviour()
+    /// Leaves after so many messages and so many bytes of the next one.
+    package var cut: (messages: Int, bytes: Int)?
     /// Behaves as QEMU does.
     package init() {}
   }
@@ -57,6 +61,8 @@ package final class VhostUserFrontend: DeviceTransport {
     self.ram = ram
     self.options = options
     display = options.display ? FakeDisplay() : nil
+    display?.behave { $0 = options.behaviour }
+    channel.cut = options.cut
     try negotiate()
   }
 
