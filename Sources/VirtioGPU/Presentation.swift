@@ -67,7 +67,11 @@ extension GPUDevice {
       }
     }
     guard let pixels = pixels(of: resource) else { return nil }
-    if buffer?.memory == .guestPages { counters.directFrames &+= 1 }
+    if buffer?.memory == .guestPages {
+      counters.directFrames &+= 1
+      // The copies miss this frame; they must catch up when the guest is shown in copies again.
+      scanout.pool?.damage(damage)
+    }
     return Frame(
       output: scanout.index, crop: scanout.rect, damage: damage, pixels: pixels,
       buffer: buffer, bufferCrop: bufferCrop, hold: hold)
