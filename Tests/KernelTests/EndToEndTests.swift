@@ -156,21 +156,19 @@ struct EndToEndTests {
         try scene.watcher.follow(driver)
         #expect(try scene.watcher.bytes() == pixels(next, driver), "flip \(turn) of \(round)")
       }
+      // Only a few pixels change from now on: copies that missed a frame would show.
       for turn in 0..<6 {
         frame += 1
-        let area = FakeGuest.Rect(x: UInt32(turn) * 40, y: UInt32(round) * 20, width: 30, height: 10)
-        scene.buffer.draw(
-          TestPicture.gradient.render(width: Self.width, height: Self.height, frame: frame))
-        for command in scene.buffer.flushCommands(turn < 4 ? nil : area, fence: UInt64(frame)) {
+        let x = turn * 40
+        let row = [UInt8](repeating: UInt8(truncatingIfNeeded: frame), count: 120)
+        driver.ram.write(row, to: scene.buffer.pages, at: (round * Self.width + x) * 4)
+        let area = FakeGuest.Rect(x: UInt32(x), y: UInt32(round), width: 30, height: 1)
+        for command in scene.buffer.flushCommands(area, fence: UInt64(frame)) {
           try driver.send(command)
         }
         try scene.watcher.follow(driver)
-        guard turn < 4 else { continue }
         #expect(try !scene.differs(), "drawing \(turn) of \(round)")
       }
-      scene.draw(frame)
-      try scene.flush(UInt64(frame) + 1000)
-      #expect(try !scene.differs(), "end of round \(round)")
     }
     #expect(scene.watcher.memories == ["dmaBuf", "copy"])
     try end(scene)
