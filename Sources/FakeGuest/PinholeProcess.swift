@@ -30,13 +30,24 @@ package final class PinholeProcess {
         framesSocket,
       ] + options, fds: [(out.raw, 1), (out.raw, 2)])
     let deadline = Clock.now + 20_000_000_000
-    while access(socket, F_OK) != 0 || access(framesSocket, F_OK) != 0 {
+    while !Self.isListening(on: [socket, framesSocket]) {
       if let status = child.status {
         throw .unsupported("pinhole ended with status \(status): \(self.log)")
       }
       guard Clock.now < deadline else { throw .timedOut("pinhole to listen: \(self.log)") }
       usleep(1000)
     }
+  }
+
+  /// A bound path refuses connections until its socket listens, which only the kernel's table of
+  /// sockets tells without connecting.
+  private static func isListening(on paths: [String]) -> Bool {
+    guard let table = try? WholeFile.read("/proc/net/unix") else { return false }
+    let listening = String(decoding: table, as: UTF8.self).split(separator: "\n").filter {
+      let columns = $0.split(separator: " ")
+      return columns.count > 3 && columns[3] == "00010000"
+    }
+    return paths.allSatisfy { path in listening.contains { $0.hasSuffix(" \(path)") } }
   }
 
   /// What it has logged.
