@@ -15,6 +15,7 @@ import Testing
 
   @Test func thePictureAndTheCursorAreReplayedOnANewSocket() throws {
     let pinhole = try PinholeProcess()
+    let consumer = try FrameWatcher(path: pinhole.framesSocket)
     let frontend = try VhostUserFrontend(
       path: pinhole.socket, ram: GuestRAM(size: Self.size))
     let driver = try GPUDriver(frontend)
@@ -40,14 +41,21 @@ import Testing
       }
       #expect(replayed, "\(pinhole.log)")
       #expect(picture(display.now) == smpte)
+      #expect(consumer.difference(from: smpte) == nil)
       #expect(display.now.cursor.image == before.cursor.image)
       #expect([display.now.cursor.x, display.now.cursor.y] == [7, 8])
     }
+    let next = TestPicture.gradient.render(width: 320, height: 200)
+    frame.draw(next)
+    try frame.flush()
+    #expect(display.wait { picture($0) == next })
+    #expect(consumer.difference(from: next) == nil)
     #expect(display.now.violations == [])
   }
 
   @Test func outputsShowTheirOwnPictures() throws {
     let pinhole = try PinholeProcess()
+    let consumer = try FrameWatcher(path: pinhole.framesSocket)
     var options = VhostUserFrontend.Options()
     options.behaviour.modes = [(640, 480), (320, 200), (800, 600)]
     let frontend = try VhostUserFrontend(
@@ -67,13 +75,16 @@ import Testing
     }
     for output in 0..<3 as Range<UInt32> {
       #expect(display.wait { picture($0, output) == pictures[Int(output)] }, "output \(output)")
+      #expect(consumer.difference(from: pictures[Int(output)], output: output) == nil)
     }
     #expect(display.now.violations == [])
   }
 
   /// A scanout that shows a part of a picture, and another part of the same one.
-  @Test func outputsShowPartsOfOnePicture() throws {
-    let pinhole = try PinholeProcess()
+  @Test(arguments: ["direct", "copy"])
+  func outputsShowPartsOfOnePicture(_ mode: String) throws {
+    let pinhole = try PinholeProcess(["--scanout", mode])
+    let consumer = try FrameWatcher(path: pinhole.framesSocket)
     let frontend = try VhostUserFrontend(
       path: pinhole.socket, ram: GuestRAM(size: Self.size))
     let driver = try GPUDriver(frontend)
@@ -91,6 +102,7 @@ import Testing
         width: 64, height: 32,
         pixels: (0..<(64 * 32)).map { whole[64 * output + $0 % 64, 8 + $0 / 64] })
       #expect(display.wait { picture($0, UInt32(output)) == part }, "output \(output)")
+      #expect(consumer.difference(from: part, output: UInt32(output)) == nil)
     }
     #expect(display.now.violations == [])
   }
@@ -98,6 +110,7 @@ import Testing
   @Test(arguments: ["direct", "copy"])
   func memoryUnderThePictureComesAndGoes(_ mode: String) throws {
     let pinhole = try PinholeProcess(["--scanout", mode])
+    let consumer = try FrameWatcher(path: pinhole.framesSocket)
     let half = Self.size / 2
     let regions = [
       GuestRAM.Region(guestAddress: 0, size: half, fileOffset: 0),
@@ -118,6 +131,7 @@ import Testing
       try frame.show()
       try frame.flush()
       #expect(display.wait { picture($0) == drawn })
+      #expect(consumer.difference(from: drawn) == nil)
       try frontend.removeMemory(regions[1])
       // Whatever the answer, there is one, and the guest's other memory works.
       _ = try driver.run(.flush(1, frame.bounds))

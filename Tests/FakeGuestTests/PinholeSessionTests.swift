@@ -12,8 +12,9 @@ import Testing
   }
 
   @Test(arguments: ["auto", "direct", "copy"])
-  func everyFrameReachesTheDisplay(_ mode: String) throws {
+  func everyFrameReachesTheDisplayAndAConsumer(_ mode: String) throws {
     let pinhole = try PinholeProcess(["--scanout", mode])
+    let consumer = try FrameWatcher(path: pinhole.framesSocket)
     for (flip, blob) in [(false, false), (true, false), (false, true), (true, true)] {
       var options = GuestSession.Options()
       options.width = 320
@@ -24,12 +25,14 @@ import Testing
       options.blob = blob
       options.discard = .pages(3)
       options.seed = .random(in: 0 ... .max)
-      print("everyFrameReachesTheDisplay(\(mode)): seed \(options.seed)")
+      print("everyFrameReachesTheDisplayAndAConsumer(\(mode)): seed \(options.seed)")
       let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
       let session = try GuestSession(frontend, options)
       let display = try #require(frontend.display)
       for number in 0..<20 {
-        _ = session.compare(with: try session.play(frame: number), on: display)
+        let drawn = try session.play(frame: number)
+        #expect(consumer.difference(from: drawn) == nil, "frame \(number), \(options)")
+        _ = session.compare(with: drawn, on: display)
       }
       #expect(session.counters.wrongPictures == 0)
       #expect(display.now.violations == [])
