@@ -66,7 +66,10 @@ let package = Package(
     tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
     tests(
       "VirtioGPUTests",
-      ["VirtioGPU", "FakeGuest", "Fences", "Buffers", "GuestMemory", "VhostUser", "Linux", log]),
+      [
+        "AllocationCounter", "VirtioGPU", "FakeGuest", "Fences", "Buffers", "GuestMemory",
+        "VhostUser", "Linux", log,
+      ]),
     tests(
       "DisplayTests",
       [
