@@ -2,6 +2,10 @@
 public struct BufferCounters: Sendable {
   /// Checks of a buffer against its witness.
   public internal(set) var checks: UInt64 = 0
+  /// Checks that the unchanged times of the guest's files answered.
+  public internal(set) var gated: UInt64 = 0
+  /// Discards that were only reported.
+  public internal(set) var reports: UInt64 = 0
   /// Checks that found pages gone.
   public internal(set) var discards: UInt64 = 0
   /// Pages that were found gone.

@@ -15,6 +15,8 @@ public final class BufferStore {
     case replaced(old: OfferedBuffer, new: OfferedBuffer, pages: Int)
     /// Pages were discarded and no buffer could be made again: withdraw `old` and show copies.
     case lost(old: OfferedBuffer, CopyReason)
+    /// More pages were discarded since the last report, and nothing is done about it.
+    case reported(OfferedBuffer, pages: Int, [PageSpan])
   }
 
   /// The parts of a build, in their order.
@@ -38,6 +40,10 @@ public final class BufferStore {
 
   /// Bytes of guest memory that may be in dma-bufs.
   public var pinBudget = BufferStore.defaultPinBudget
+  /// What follows a discard.
+  public var onDiscard = DiscardResponse.republish
+  /// Whether an unchanged file is taken for one without discards, where the kernel allows that.
+  public var usesGate = true
   /// Lets tests discard pages in the middle of a build.
   package var onStep: ((Step) -> Void)?
   private let device: Result<UdmabufDevice, CopyReason>
@@ -78,6 +84,9 @@ public final class BufferStore {
     return all
   }
 
+  /// Whether checks look at the times of the guest's files before they look at its pages.
+  public var hasGate: Bool { usesGate && WitnessKeeper.timesAreExact }
+
   /// The detector in use, nil without a witness.
   public var detector: Detector? { try? keeper.get().detector }
 
@@ -86,11 +95,14 @@ public final class BufferStore {
   /// - Parameters:
   ///   - layout: of the picture in the joined ranges.
   ///   - ranges: its memory in order.
+  ///   - after: the buffer of the same picture in other pages, whose next generation this is.
   /// - Returns: the buffer, whose ``PageBuffer/current`` can be offered; or why to copy, which is
   ///   counted and logged once.
-  public func make(layout: PixelLayout, ranges: [FileRange]) -> Result<PageBuffer, CopyReason> {
+  public func make(
+    layout: PixelLayout, ranges: [FileRange], after: BufferName? = nil
+  ) -> Result<PageBuffer, CopyReason> {
     do throws(CopyReason) {
-      let buffer = try prepare(layout, ranges)
+      let buffer = try prepare(layout, ranges, after)
       do throws(CopyReason) {
         buffer.current = try build(buffer)
       } catch {
@@ -107,7 +119,7 @@ public final class BufferStore {
   }
 
   private func prepare(
-    _ layout: PixelLayout, _ ranges: [FileRange]
+    _ layout: PixelLayout, _ ranges: [FileRange], _ after: BufferName?
   ) throws(CopyReason) -> PageBuffer {
     let device = try device.get()
     let keeper: WitnessKeeper
@@ -117,7 +129,8 @@ public final class BufferStore {
     let plan = try BufferPlan(layout: layout, ranges: ranges, limits: device.limits)
     try checkBudget(adding: plan.bytes)
     do throws(WitnessError) {
-      return PageBuffer(layout: layout, plan: plan, watched: try watch(plan.items, keeper))
+      return PageBuffer(
+        layout: layout, plan: plan, watched: try watch(plan.items, keeper), after: after)
     } catch { throw reason(error) }
   }
 
@@ -171,7 +184,8 @@ public final class BufferStore {
       do throws(Errno) { fd = try device.create(buffer.ranges) } catch { throw .failed(error) }
       let pin = Pin(account, bytes: buffer.size)
       onStep?(.verify)
-      guard try missing(buffer) == 0 else { continue }
+      let gone = onDiscard == .ignore ? 0 : try look(buffer)
+      guard gone == 0 else { continue }
       buffer.isSuspect = false
       buffer.generation &+= 1
       let offered = OfferedBuffer(
@@ -209,6 +223,16 @@ public final class BufferStore {
     }
   }
 
+  /// Counts missing pages, and notes as of when there were none.
+  private func look(_ buffer: PageBuffer) throws(CopyReason) -> Int {
+    // Before the pages: what is discarded while they are looked at is missing, or changes the
+    // times that are kept. Times read afterwards would stand for pages that nobody looked at.
+    if hasGate { buffer.readTimes() }
+    let gone = try missing(buffer)
+    if gone == 0, hasGate { buffer.keepTimes() }
+    return gone
+  }
+
   private func missing(_ buffer: PageBuffer) throws(CopyReason) -> Int {
     var count = 0
     do throws(WitnessError) {
@@ -223,11 +247,18 @@ public final class BufferStore {
   ///
   /// An intact buffer costs one scan for each group of neighbouring pages and no allocation.
   public func check(_ buffer: PageBuffer) -> CheckResult {
-    guard buffer.state == .intact, let old = buffer.current else { return .intact }
+    guard buffer.state == .intact, let old = buffer.current, onDiscard != .ignore else {
+      return .intact
+    }
     counted.checks &+= 1
+    if hasGate, !buffer.isSuspect, buffer.timesAreKept {
+      counted.gated &+= 1
+      return .intact
+    }
     do throws(CopyReason) {
-      let gone = try missing(buffer)
+      let gone = try look(buffer)
       guard gone > 0 || buffer.isSuspect else { return .intact }
+      if onDiscard == .report { return try report(buffer, old) }
       counted.discards &+= 1
       counted.discardedPages &+= UInt64(gone)
       try checkBudget(adding: buffer.size, insteadOf: buffer.size)
@@ -242,6 +273,24 @@ public final class BufferStore {
       note(error)
       return .lost(old: old, error)
     }
+  }
+
+  private func report(
+    _ buffer: PageBuffer, _ current: OfferedBuffer
+  ) throws(CopyReason) -> CheckResult {
+    var spans: [PageSpan] = []
+    do throws(WitnessError) {
+      for watched in buffer.watched { spans += try watched.witness.gone(in: watched.pages) }
+    } catch { throw reason(error) }
+    let unit = buffer.watched.first?.witness.pageSize ?? UInt64(pageSize)
+    let pages = Int(clamping: spans.reduce(0) { $0 &+ $1.count } / unit)
+    // They stay missing, because nothing is armed again: only more of them are news.
+    guard pages > buffer.reportedPages else { return .intact }
+    counted.discards &+= 1
+    counted.reports &+= 1
+    counted.discardedPages &+= UInt64(pages - buffer.reportedPages)
+    buffer.reportedPages = pages
+    return .reported(current, pages: pages, spans)
   }
 
   /// Checks every buffer; tells what was found of those that are not intact.

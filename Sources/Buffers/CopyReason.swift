@@ -54,6 +54,9 @@ public enum CopyReason: Error, Sendable {
     }
   }
 
+  /// It may have passed a moment later.
+  public var isTransient: Bool { kind == .discardsOutran || kind == .overPinBudget }
+
   /// The reason without its details.
   public var kind: Kind {
     switch self {

@@ -21,6 +21,10 @@ public final class PageBuffer {
     let file: GuestFile
     let witness: Witness
     let pages: PageSpans
+    /// When the pages were last looked at and all there; nil where times prove nothing.
+    var intactSince: FileTimes?
+    /// When they are being looked at.
+    var lookedAt: FileTimes?
   }
 
   /// Names the picture to consumers.
@@ -39,10 +43,13 @@ public final class PageBuffer {
   public internal(set) var generation: UInt32 = 0
   /// Somebody else's check found some of these pages replaced.
   var isSuspect = false
-  let watched: [Watched]
+  /// Pages that a report named already.
+  var reportedPages = 0
+  private(set) var watched: [Watched]
 
-  init(layout: PixelLayout, plan: BufferPlan, watched: [Watched]) {
-    id = BufferID.next()
+  init(layout: PixelLayout, plan: BufferPlan, watched: [Watched], after: BufferName?) {
+    id = after?.id ?? BufferID.next()
+    generation = after?.generation ?? 0
     self.layout = layout
     ranges = plan.items
     size = plan.bytes
@@ -52,5 +59,35 @@ public final class PageBuffer {
   /// Whether any of these pages of the witness' file is in this buffer.
   func overlaps(_ span: PageSpan, of witness: Witness) -> Bool {
     watched.contains { $0.witness === witness && $0.pages.overlaps(span) }
+  }
+
+  /// Reads the times of the files, before the pages are looked at.
+  func readTimes() {
+    for index in watched.indices {
+      let file = watched[index].file
+      watched[index].lookedAt = file.kind == .memfd ? FileTimes(of: file.fd.raw) : nil
+    }
+  }
+
+  /// The pages were all there.
+  func keepTimes() {
+    for index in watched.indices { watched[index].intactSince = watched[index].lookedAt }
+  }
+
+  /// Whether no file has changed since its pages were looked at and all there.
+  var timesAreKept: Bool {
+    watched.allSatisfy { $0.intactSince != nil && $0.intactSince == FileTimes(of: $0.file.fd.raw) }
+  }
+}
+
+/// A buffer that was released, for another of the same picture to go on where it ended.
+public struct BufferName: Sendable {
+  let id: UInt32
+  let generation: UInt32
+
+  /// Remembers the buffer's id and its last generation.
+  public init(_ buffer: PageBuffer) {
+    id = buffer.id
+    generation = buffer.generation
   }
 }

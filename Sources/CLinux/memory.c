@@ -58,6 +58,16 @@ int ph_stat_file(int fd, struct ph_file_facts *facts)
 	return 0;
 }
 
+int ph_stat_times(int fd, int64_t *mtime, int64_t *ctime)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*mtime = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	*ctime = (int64_t)st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
+	return 0;
+}
+
 int ph_madvise(void *address, size_t length, int advice)
 {
 	return result(madvise(address, length, advice));

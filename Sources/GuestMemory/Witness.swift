@@ -154,6 +154,18 @@ public final class Witness {
     return Int(clamping: count) + marked
   }
 
+  /// The pages among these that may have been replaced since they were armed, for a report.
+  public func gone(in pages: PageSpans) throws(WitnessError) -> [PageSpan] {
+    var gone: [PageSpan] = []
+    switch engine.detector {
+    case .scan, .pagemap:
+      try forEachAbsent(pages) { (absent) throws(WitnessError) in gone.append(absent) }
+    case .faults: try touch(pages, .max)
+    }
+    for run in pages.runs { marks.peek(in: run) { gone.append($0) } }
+    return try self.pages(gone).runs
+  }
+
   /// Touches pages until so many of them are marked; the listener marks what faults.
   private func touch(_ pages: PageSpans, _ limit: Int) throws(WitnessError) {
     // Without the listener a fault would never end.
@@ -220,7 +232,10 @@ public final class Witness {
     exported.remove(at: index)
     guard engine.detector == .faults else { return }
     for run in pages.subtracting(exported) {
-      _ = engine.uffd.register(base + Int(truncatingIfNeeded: run.offset), run.count, .minor)
+      let start = base + Int(truncatingIfNeeded: run.offset)
+      // UFFDIO_REGISTER passes over what has all the modes that it asks for, and more.
+      engine.uffd.unregister(start, run.count)
+      _ = engine.uffd.register(start, run.count, .minor)
     }
   }
 }

@@ -74,6 +74,9 @@ public final class WitnessKeeper {
     try OwnedFD.open("/dev/userfaultfd", O_RDWR)
   }
 
+  /// Whether an unchanged ``FileTimes`` of a memfd proves here that nothing was discarded.
+  public static let timesAreExact = FileTimes.areExact()
+
   /// The detector in use.
   public var detector: Detector { engine.detector }
 

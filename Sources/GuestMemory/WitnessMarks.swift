@@ -64,6 +64,15 @@ final class WitnessMarks: @unchecked Sendable {
     }
   }
 
+  /// Reports the runs of marks in a span and leaves them, at most 64 pages at a time.
+  func peek(in span: PageSpan, _ body: (PageSpan) -> Void) {
+    guard !isEmpty else { return }
+    forEachWord(of: span) {
+      let marked = words[$0].load(ordering: .sequentiallyConsistent) & $1
+      if marked != 0 { report(marked, word: $0, body) }
+    }
+  }
+
   private func report(_ bits: UInt64, word: Int, _ body: (PageSpan) -> Void) {
     var left = bits
     while left != 0 {

@@ -1,11 +1,15 @@
 import Buffers
 import Fences
+import GuestMemory
+import Linux
 import Logging
 
 // dma-bufs over the guest's pages: made when shown, checked, rebuilt, and let go.
 extension GPUDevice {
   /// Ticks of the scan timer after which a buffer that nothing shows is let go.
   private static let idleTicks: UInt64 = 200
+  /// Nanoseconds for which a picture is copied after a reason that may pass.
+  private static let copyTime: UInt64 = 100_000_000
 
   /// The dma-buf of a resource, made now if need be; nil if it has to be copied.
   func export(_ resource: Resource) -> OfferedBuffer? {
@@ -29,35 +33,68 @@ extension GPUDevice {
 
   private func fallBack(_ resource: Resource, _ reason: CopyReason) {
     resource.copyReason = reason
+    resource.copiedSince = Clock.now
     // The pages were shown until now, so transfers were not copied.
     if !resource.isBlob { resource.imageIsStale = true }
+  }
+
+  /// Tries guest pages again some time after discards outran a build.
+  private func forgive(_ resource: Resource) {
+    guard let reason = resource.copyReason, reason.isTransient,
+      Clock.now &- resource.copiedSince > Self.copyTime
+    else { return }
+    resource.copyReason = nil
   }
 
   /// Looks whether the pages under a resource's dma-buf are still the guest's.
   ///
   /// - Returns: true if the buffer was rebuilt or given up, so that all of it must be shown.
   func verify(_ resource: Resource) -> Bool {
-    guard let buffer = resource.exported else { return false }
+    guard let buffer = resource.exported else {
+      forgive(resource)
+      return false
+    }
     switch store.check(buffer) {
     case .intact:
       return false
     case .replaced(let old, let new, let pages):
       log.info(
         """
-        resource \(resource.id): \(pages) pages of buffer \(old.id).\(old.generation) were \
+        \(place(of: resource)): \(pages) pages of buffer \(old.id).\(old.generation) were \
         discarded, generation \(new.generation) has the guest's new ones
         """)
       counters.discards &+= 1
       for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
       return true
     case .lost(let old, let reason):
-      log.warning("resource \(resource.id): buffer \(old.id).\(old.generation) lost: \(reason)")
+      log.warning("\(place(of: resource)): buffer \(old.id).\(old.generation) lost: \(reason)")
       counters.discards &+= 1
       fallBack(resource, reason)
       for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
       withdraw(resource, .discarded) {}
       return true
+    case .reported(let shown, let pages, let spans):
+      counters.discards &+= 1
+      log.warning(
+        """
+        \(place(of: resource)): \(pages) pages of buffer \(shown.id).\(shown.generation) were \
+        discarded and still show what was there before, at file offsets \(describe(spans))
+        """)
+      return false
     }
+  }
+
+  /// Where a resource is seen, for the log.
+  private func place(of resource: Resource) -> String {
+    let outputs = scanouts.filter { $0.resource === resource }.map { "\($0.index)" }
+    let place = outputs.isEmpty ? "off screen" : "on output \(outputs.joined(separator: ", "))"
+    return "resource \(resource.id) \(place)"
+  }
+
+  /// Runs of pages as OFFSET+LENGTH, the first few of them.
+  private func describe(_ spans: [PageSpan]) -> String {
+    let few = spans.prefix(8).map { "\($0.offset)+\($0.count)" }.joined(separator: ",")
+    return spans.count > 8 ? few + " and \(spans.count - 8) more" : few
   }
 
   /// Takes a resource's dma-buf from all sinks and unpins its pages.

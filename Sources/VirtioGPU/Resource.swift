@@ -27,6 +27,8 @@ final class Resource {
   var exported: PageBuffer?
   /// Why its pages cannot be shown directly; nil until that was found out.
   var copyReason: CopyReason?
+  /// When that was found, `CLOCK_MONOTONIC` in nanoseconds.
+  var copiedSince: UInt64 = 0
   /// Whether the guest transferred from places that are not where the picture's pixels are.
   var isIrregular = false
   /// How many scanouts show it.

@@ -11,6 +11,7 @@ func describe(
     ("frames", device.frames), ("direct", device.directFrames), ("copied", device.copiedFrames),
     ("transfers", device.transfers), ("discards", device.discards),
     ("discarded-pages", buffers.discardedPages), ("checks", buffers.checks),
+    ("gated", buffers.gated), ("reports", buffers.reports),
     ("builds", buffers.builds), ("rebuilds", buffers.rebuilds), ("retries", buffers.retries),
     ("lost", buffers.losses), ("pins", buffers.pins), ("unpins", buffers.unpins),
     ("pinned-bytes", buffers.pinnedBytes),

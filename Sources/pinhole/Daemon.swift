@@ -37,11 +37,13 @@ final class Daemon {
       self.loop = loop
       let memory = GuestMemory()
       store = BufferStore(device: udmabuf, keeper: witness, log: log)
+      store.onDiscard = options.detector == .none ? .ignore : options.onDiscard
       var configuration = GPUConfiguration()
       configuration.mode = options.scanout
       device = try GPUDevice(
-        configuration, memory: memory, store: store, holds: try HoldQueue(on: loop), on: loop,
-        log: log)
+        configuration, memory: memory, store: store,
+        holds: try HoldQueue(on: loop, deadline: UInt64(options.holdDeadline) * 1_000_000),
+        on: loop, log: log)
       qemu = QEMUDisplay(on: loop, log: log)
       server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
     } catch { throw Failure("cannot start the event loop: \(error)") }
@@ -80,7 +82,10 @@ final class Daemon {
   private func startFrames() throws {
     guard let path = options.framesSocket else { return }
     let frames = try explain("cannot serve frames") { () throws(Errno) in
-      try FrameServer(loop: loop, log: log)
+      var settings = FrameServer.Options()
+      settings.holdDeadline = UInt64(options.holdDeadline) * 1_000_000
+      settings.closeDeadline = settings.holdDeadline
+      return try FrameServer(loop: loop, options: settings, log: log)
     }
     do throws(FrameListenerError) { try frames.listen(path) } catch {
       throw Failure("--frames-socket: \(error)")
@@ -135,7 +140,10 @@ final class Daemon {
   private var abilities: String {
     if case .failure(let reason) = udmabuf { return "pictures are copied: \(reason)" }
     guard let detector = store.detector else { return "pictures are copied: no witness" }
-    return "zero-copy through udmabuf, discards found by \(detector)"
+    if store.onDiscard == .ignore { return "UNSAFE: discarded pages stay on the screen" }
+    let repair = store.onDiscard == .report ? ", only reported" : ""
+    let gate = store.hasGate ? " behind the file's times" : ""
+    return "zero-copy through udmabuf, discards found by \(detector)\(gate)\(repair)"
   }
 
   private func summary() -> String {

@@ -8,7 +8,9 @@ import Pictures
 struct Guest: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Play a guest and its QEMU against a running pinhole.",
-    subcommands: [GuestPlay.self, GuestPunch.self, GuestUdmabuf.self],
+    subcommands: [
+      GuestPlay.self, GuestStorm.self, GuestPunch.self, GuestStormPunch.self, GuestUdmabuf.self,
+    ],
     defaultSubcommand: GuestPlay.self)
 }
 
@@ -18,6 +20,11 @@ struct PictureSize: ExpressibleByArgument {
   var height = 480
 
   init() {}
+
+  init(width: Int, height: Int) {
+    self.width = width
+    self.height = height
+  }
 
   init?(argument: String) {
     let parts = argument.split(separator: "x").map { Int($0) ?? 0 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Buffers
 import GuestMemory
 import Linux
 import Logging
@@ -29,8 +30,16 @@ struct Serve: ParsableCommand {
   @Option(help: "How pictures are shown: auto, direct (the guest's pages) or copy.")
   var scanout: ScanoutMode = .auto
 
-  @Option(help: "How discarded pages are found: auto, scan or faults.")
+  @Option(help: "How discarded pages are found: auto, scan, pagemap or faults.")
   var detector: DetectorChoice = .auto
+
+  @Option(help: "What follows a discard: republish, or report, which repairs nothing.")
+  var onDiscard: DiscardResponse = .republish
+
+  @Option(
+    help: ArgumentHelp(
+      "Milliseconds that consumers may keep a fenced flush waiting.", visibility: .hidden))
+  var holdDeadline: UInt32 = 40
 
   @Option(help: "Least severe messages to log: trace, debug, info, notice, warning or error.")
   var logLevel: Logger.Level = .info
@@ -72,7 +81,15 @@ struct Serve: ParsableCommand {
 extension ScanoutMode: ExpressibleByArgument {}
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 
+extension DiscardResponse: ExpressibleByArgument {
+  public static var allValueStrings: [String] { ["republish", "report"] }
+}
+
 /// `--detector`.
 enum DetectorChoice: String, ExpressibleByArgument, CaseIterable {
-  case auto, scan, faults
+  case auto, scan, pagemap, faults
+  /// Nothing looks after discarded pages. Unsafe: for `pinhole guest storm` to show what happens.
+  case none
+
+  static var allValueStrings: [String] { allCases.filter { $0 != .none }.map(\.rawValue) }
 }

@@ -23,6 +23,8 @@ struct ph_file_facts {
 	uint32_t reserved;
 };
 int ph_stat_file(int fd, struct ph_file_facts *facts);
+/* Only the times of fstat(2), in nanoseconds. */
+int ph_stat_times(int fd, int64_t *mtime, int64_t *ctime);
 
 enum {
 	ph_SEAL_SEAL = 1,
