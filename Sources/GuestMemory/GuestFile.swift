@@ -52,9 +52,14 @@ public final class GuestFile {
     }
     guard let count = Int(exactly: facts.size) else { throw Errno(27, "mmap") }
     // The front-end decides whether huge pages are reserved.
-    ordinary = try Mapping(fd: fd.raw, offset: 0, count: count, writable: true, reserves: false)
+    ordinary = try Mapping(
+      fd: fd.raw, offset: 0, count: count, writable: true, reserves: false, guarded: true)
     self.fd = SharedFD(fd)
   }
+
+  /// Whether an access found a page that the file has no longer, because somebody truncated it.
+  /// Everything in it reads as zero since then.
+  public var isLost: Bool { ordinary.isLost }
 
   /// Where a range of the file is mapped for rings, transfers and drawing.
   ///

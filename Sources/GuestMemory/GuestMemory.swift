@@ -110,6 +110,23 @@ public final class GuestMemory {
     epoch &+= 1
   }
 
+  /// A region whose file has lost pages under it, if there is one.
+  public var lostRegion: MemoryRegion? { entries.first { $0.file.isLost }?.region }
+
+  /// Whether all of these bytes can be seen through some region.
+  public func covers(_ range: FileRange) -> Bool {
+    var at = range.offset
+    while at < range.end {
+      let next = entries.first {
+        $0.file.identity == range.file.identity && !$0.file.isLost
+          && at >= $0.region.fileOffset && at &- $0.region.fileOffset < $0.region.size
+      }
+      guard let region = next?.region else { return false }
+      at = region.fileOffset &+ region.size
+    }
+    return true
+  }
+
   /// Forgets all regions.
   public func removeAll() {
     entries = []
@@ -146,7 +163,9 @@ public final class GuestMemory {
   ) throws(MemoryError) -> GuestFile {
     do throws(Errno) {
       let facts = try FileFacts(of: fd.raw)
-      let same = known.first { $0.file.identity == facts.identity && $0.file.size == facts.size }
+      let same = known.first {
+        $0.file.identity == facts.identity && $0.file.size == facts.size && !$0.file.isLost
+      }
       if let same { return same.file }
       return try GuestFile(try fd.duplicate())
     } catch { throw .mapping(region, error) }
