@@ -150,6 +150,7 @@ ssize_t ph_recvmsg(int fd, const struct iovec *iov, int iovcnt, int *fds, int *n
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
+	*msg_flags = msg.msg_flags;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -157,12 +158,13 @@ ssize_t ph_recvmsg(int fd, const struct iovec *iov, int iovcnt, int *fds, int *n
 		for (size_t i = 0; i < count; i++) {
 			int got;
 			memcpy(&got, CMSG_DATA(c) + i * sizeof got, sizeof got);
-			if (*nfds < room)
+			if (*nfds < room) {
 				fds[(*nfds)++] = got;
-			else
+			} else {
 				close(got);
+				*msg_flags |= MSG_CTRUNC;
+			}
 		}
 	}
-	*msg_flags = msg.msg_flags;
 	return n;
 }

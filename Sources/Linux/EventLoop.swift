@@ -38,6 +38,8 @@ public final class EventLoop {
   private var free: [UInt32] = []
   private var endOfTurn: [() -> Void] = []
   private var stopping = false
+  /// How often it woke up: stands still while there is nothing to do.
+  public private(set) var turns: UInt64 = 0
   private let ready: UnsafeMutablePointer<epoll_event>
   private static let batch = 64
   private let stopEvent: SharedFD
@@ -112,6 +114,7 @@ public final class EventLoop {
   public func turn(timeout: CInt = -1) throws(Errno) {
     let count = try check(
       ph_epoll_wait(epoll.raw, ready, CInt(Self.batch), timeout), "epoll_wait")
+    turns &+= 1
     for i in 0..<Int(count) {
       let key = ready[i].data.u64
       let token = Token(

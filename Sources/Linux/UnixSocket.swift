@@ -130,7 +130,6 @@ public enum UnixSocket {
     var flags: CInt = 0
     var storage: InlineArray<64, CInt> = .init(repeating: -1)
     var count = CInt(min(maxFDs, 64))
-    let room = count
     var span = storage.mutableSpan
     let n = span.withUnsafeMutableBufferPointer { p in
       ph_recvmsg(fd, &vector, 1, p.baseAddress, &count, dontWait ? ph_MSG_DONTWAIT : 0, &flags)
@@ -138,6 +137,6 @@ public enum UnixSocket {
     let bytes = Int(try check(n, "recvmsg"))
     for i in 0..<Int(count) { fds.append(storage[i]) }
     let truncated = flags & (ph_MSG_TRUNC | ph_MSG_CTRUNC) != 0
-    return Received(count: bytes, truncated: truncated && (count == room || bytes > 0))
+    return Received(count: bytes, truncated: truncated)
   }
 }

@@ -25,7 +25,7 @@ ssize_t ph_sendmsg(int fd, const struct iovec *iov, int iovcnt, const int *fds, 
 		   int flags);
 /*
  * recvmsg. *nfds: room for descriptors in, count received out (close-on-exec);
- * surplus ones are closed. *msg_flags gets MSG_TRUNC, MSG_CTRUNC.
+ * surplus ones are closed and set MSG_CTRUNC. *msg_flags gets MSG_TRUNC, MSG_CTRUNC.
  */
 ssize_t ph_recvmsg(int fd, const struct iovec *iov, int iovcnt, int *fds, int *nfds, int flags,
 		   int *msg_flags);

@@ -1,0 +1,210 @@
+import Glibc
+import Linux
+import Testing
+
+@Suite struct DescriptorTests {
+  @Test func anOwnerClosesItsDescriptor() throws {
+    let file = try MemFD.create("file", size: 4096)
+    let inode = try identity(file.raw)
+    let number: CInt
+    do {
+      let copy = try file.duplicate()
+      number = copy.raw
+      #expect(try identity(number) == inode)
+      #expect(fcntl(number, F_GETFD) & FD_CLOEXEC != 0)
+    }
+    // The number may be somebody else's by now.
+    #expect(!isOpen(number) || (try? identity(number)) != inode)
+  }
+
+  @Test func whatIsReleasedStaysOpen() throws {
+    let number = try MemFD.create("file", size: 4096).release()
+    #expect(isOpen(number))
+    close(number)
+  }
+
+  @Test func theLastHolderCloses() throws {
+    var first: SharedFD? = SharedFD(try MemFD.create("file", size: 4096))
+    let number = try #require(first).raw
+    let inode = try identity(number)
+    var second = first
+    first = nil
+    #expect(try identity(number) == inode)
+    second = nil
+    #expect(!isOpen(number) || (try? identity(number)) != inode)
+    _ = second
+  }
+
+  @Test func errorsNameTheirCall() throws {
+    let error = #expect(throws: Errno.self) {
+      _ = try OwnedFD.open("/nonexistent/file", O_RDONLY)
+    }
+    #expect(error?.code == ENOENT)
+    #expect("\(try #require(error))" == "open: No such file or directory (errno 2)")
+  }
+
+  @Test func eventsCountAndDrain() throws {
+    let event = try EventFD()
+    #expect(event.drain() == 0)
+    for _ in 0..<3 { event.signal() }
+    #expect(event.drain() == 3)
+    #expect(event.drain() == 0)
+  }
+
+  @Test func signalsArriveAsEvents() throws {
+    // A thread of its own: the mask stays with it.
+    let seen = Locked<CInt>(-1)
+    let thread = try Thread("signals") {
+      guard let fd = try? Signals.descriptor(for: [SIGUSR2]) else { return }
+      pthread_kill(pthread_self(), SIGUSR2)
+      let number = Signals.next(from: fd.raw)
+      seen.withLock { $0 = Signals.next(from: fd.raw) == 0 ? number : -2 }
+    }
+    _ = consume thread
+    #expect(seen.withLock { $0 } == SIGUSR2)
+  }
+}
+
+@Suite struct MemoryFileTests {
+  @Test func sealsHold() throws {
+    let file = try MemFD.create("sealed", size: 8192, seals: [.grow, .shrink])
+    #expect(MemFD.seals(of: file.raw) == [.grow, .shrink])
+    #expect(ftruncate(file.raw, 4096) == -1 && errno == EPERM)
+    #expect(ftruncate(file.raw, 16384) == -1 && errno == EPERM)
+    try MemFD.add([.seal], to: file.raw)
+    #expect(throws: Errno(EPERM, "fcntl(F_ADD_SEALS)")) {
+      try MemFD.add([.write], to: file.raw)
+    }
+    let event = try EventFD()
+    #expect(MemFD.seals(of: event.fd.raw) == nil)
+  }
+
+  @Test func factsOfAFile() throws {
+    let file = try MemFD.create("facts", size: 12288)
+    let facts = try FileFacts(of: file.raw)
+    #expect(facts.size == 12288 && facts.isShmem && !facts.isHugetlb)
+    #expect(facts.pageSize == UInt64(pageSize))
+    let copy = try file.duplicate()
+    #expect(try FileFacts(of: copy.raw).identity == facts.identity)
+    let other = try MemFD.create("facts", size: 12288)
+    #expect(try FileFacts(of: other.raw).identity != facts.identity)
+    #expect(throws: Errno(EBADF, "fstat")) { try FileFacts(of: -1) }
+  }
+
+  @Test func aHoleReadsAsZero() throws {
+    let file = try MemFD.create("hole", size: 3 * pageSize)
+    let mapping = try Mapping(fd: file.raw, offset: 0, count: 3 * pageSize, writable: true)
+    memset(mapping.base, 7, 3 * pageSize)
+    try MemFD.punchHole(file.raw, offset: UInt64(pageSize), count: UInt64(pageSize))
+    let sample = [0, pageSize - 1, pageSize, 2 * pageSize - 1, 2 * pageSize].map {
+      mapping.bytes[$0]
+    }
+    #expect(sample == [7, 7, 0, 0, 7])
+  }
+
+  @Test func mappingsKeepToTheirBounds() throws {
+    let file = try MemFD.create("bounds", size: 2 * pageSize)
+    #expect(throws: Errno(EINVAL, "mmap")) {
+      _ = try Mapping(fd: file.raw, offset: 0, count: 0, writable: false)
+    }
+    #expect(throws: Errno(EINVAL, "mmap")) {
+      _ = try Mapping(fd: file.raw, offset: 1, count: pageSize, writable: false)
+    }
+    let mapping = try Mapping(fd: file.raw, offset: 0, count: 2 * pageSize, writable: true)
+    #expect(throws: Errno(EINVAL, "madvise")) {
+      try mapping.advise(MADV_WILLNEED, offset: pageSize, count: 2 * pageSize)
+    }
+    let isLost = mapping.isLost
+    #expect(!isLost)
+  }
+}
+
+@Suite struct MemoryGuardTests {
+  private func truncated(_ file: borrowing OwnedFD) {
+    #expect(ftruncate(file.raw, 0) == 0)
+  }
+
+  @Test func aTruncatedFileReadsAsZeros() throws {
+    let file = try MemFD.create("guarded", size: 16 * pageSize)
+    let mapping = try Mapping(
+      fd: file.raw, offset: 0, count: 16 * pageSize, writable: true, guarded: true)
+    memset(mapping.base, 7, 16 * pageSize)
+    let before = MemoryGuard.losses
+    truncated(file)
+    let lostEarly = mapping.isLost
+    #expect(!lostEarly)
+    let bytes = mapping.bytes
+    #expect(bytes[9 * pageSize + 5] == 0)
+    let isLost = mapping.isLost
+    #expect(isLost && MemoryGuard.losses > before)
+    // The whole of it, in both directions and for writing.
+    #expect(bytes.allSatisfy { $0 == 0 })
+    memset(mapping.base, 3, 16 * pageSize)
+    #expect(bytes.allSatisfy { $0 == 3 })
+  }
+
+  @Test func eachMappingHasItsOwnFate() throws {
+    let files = try (0..<2).map { _ in SharedFD(try MemFD.create("guarded", size: pageSize)) }
+    let first = try Mapping(
+      fd: files[0].raw, offset: 0, count: pageSize, writable: true, guarded: true)
+    let second = try Mapping(
+      fd: files[1].raw, offset: 0, count: pageSize, writable: true, guarded: true)
+    second.base.storeBytes(of: 9, as: UInt8.self)
+    #expect(ftruncate(files[0].raw, 0) == 0)
+    let values = [first.bytes[0], second.bytes[0]]
+    let lost = [first.isLost, second.isLost]
+    #expect(values == [0, 9] && lost == [true, false])
+  }
+
+  @Test func guardsAreGivenBack() throws {
+    let file = try MemFD.create("guarded", size: pageSize)
+    for _ in 0..<2000 {
+      let mapping = try Mapping(
+        fd: file.raw, offset: 0, count: pageSize, writable: false, guarded: true)
+      let isLost = mapping.isLost
+      #expect(!isLost)
+    }
+  }
+
+  @Test func severalThreadsAtOnce() throws {
+    let count = 64 * pageSize
+    for _ in 0..<20 {
+      let file = try MemFD.create("guarded", size: count)
+      let mapping = try Mapping(
+        fd: file.raw, offset: 0, count: count, writable: true, guarded: true)
+      truncated(file)
+      let address = UInt(bitPattern: mapping.base)
+      let sums = Locked(0)
+      try readAtOnce(address, count, sums)
+      let isLost = mapping.isLost
+      #expect(sums.withLock { $0 } == 0 && isLost)
+    }
+  }
+
+  private func readAtOnce(_ address: UInt, _ count: Int, _ sums: Locked<Int>) throws {
+    func start() throws -> Thread {
+      try Thread("reader") {
+        let bytes = UnsafeRawBufferPointer(
+          start: UnsafeRawPointer(bitPattern: address), count: count)
+        let sum = bytes.reduce(0) { $0 + Int($1) }
+        sums.withLock { $0 += sum }
+      }
+    }
+    let one = try start()
+    let two = try start()
+    _ = consume one
+    _ = consume two
+  }
+
+  @Test func elsewhereABusErrorStillEndsTheProcess() async throws {
+    await #expect(processExitsWith: .signal(SIGBUS)) {
+      let guarded = try MemFD.create("guarded", size: pageSize)
+      let shield = try Mapping(
+        fd: guarded.raw, offset: 0, count: pageSize, writable: false, guarded: true)
+      let file = try MemFD.create("plain", size: pageSize)
+      let mapping = try Mapping(fd: file.raw, offset: 0, count: pageSize, writable: false)
+      _ = ftruncate(file.raw, 0)
+      print(mapping.bytes[0], shield.isLost)
+    }
+  }
+}
