@@ -81,6 +81,18 @@ uint64_t ph_drain(int fd)
 	return n > 0 ? count : 0;
 }
 
+int ph_drain_kick(int fd)
+{
+	uint64_t count;
+	ssize_t n;
+	do
+		n = read(fd, &count, sizeof count);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	return n > 0 ? 1 : -EPIPE;
+}
+
 int ph_eventfd_signal(int fd)
 {
 	uint64_t one = 1;

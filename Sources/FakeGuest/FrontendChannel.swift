@@ -48,9 +48,12 @@ package enum ProtocolFeature {
   package static let memorySlots: UInt64 = 1 << 15
   /// `VHOST_USER_PROTOCOL_F_STATUS`.
   package static let status: UInt64 = 1 << 16
+  /// `VHOST_USER_PROTOCOL_F_SHARED_OBJECT`.
+  package static let sharedObject: UInt64 = 1 << 18
   /// What QEMU 10 takes of what Pinhole offers.
   package static let all =
     multiqueue | replyAck | backendRequests | config | resetDevice | memorySlots | status
+    | sharedObject
 }
 
 /// Bytes of a message under construction; all numbers little endian.

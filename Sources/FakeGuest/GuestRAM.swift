@@ -60,7 +60,8 @@ package final class GuestRAM {
       })
     let raw = fd.raw
     mapping = try doing("guest RAM") { () throws(Errno) in
-      try Mapping(fd: raw, offset: 0, count: bytes, writable: true)
+      // Tests truncate it, and look at what the device makes of that.
+      try Mapping(fd: raw, offset: 0, count: bytes, writable: true, guarded: true)
     }
     self.size = size
     self.regions =

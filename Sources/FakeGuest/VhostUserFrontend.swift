@@ -38,7 +38,8 @@ package final class VhostUserFrontend: DeviceTransport {
   private var features: UInt64 = 0
   private var memoryIsSet = false
   private var bases: [UInt16] = []
-  private var backendRequests: SharedFD?
+  /// Where the back-end's own requests arrive, if it may send any.
+  package private(set) var backendRequests: SharedFD?
 
   /// Where the front-end pretends to have mapped the guest's file.
   package static let userBase: UInt64 = 0x7f5a_0000_0000

@@ -24,6 +24,8 @@ final class Connection {
   private var header: VhostUserHeader?
   private var fds = ReceivedFDs()
   private var outgoing: [UInt8] = []
+  /// Descriptors that go with the byte of `outgoing` at their place.
+  private var passengers: [(place: Int, fd: SharedFD)] = []
   private static let maxOutgoing = 64 * 1024
 
   init(_ socket: consuming OwnedFD) throws(Errno) {
@@ -95,7 +97,8 @@ final class Connection {
   }
 
   /// Sends a reply, or keeps what the socket has no room for.
-  func send(_ message: VhostUserMessage) throws(VhostUserError) {
+  func send(_ message: VhostUserMessage, fd: SharedFD? = nil) throws(VhostUserError) {
+    if let fd { passengers.append((outgoing.count, fd)) }
     outgoing.append(contentsOf: message.encoded)
     guard outgoing.count <= Self.maxOutgoing else { throw .repliesNotRead }
     try flush()
@@ -104,11 +107,18 @@ final class Connection {
   /// Sends what was kept.
   func flush() throws(VhostUserError) {
     while !outgoing.isEmpty {
-      let result = outgoing.withUnsafeBytes { bytes in
-        Result { () throws(Errno) in try UnixSocket.send(socket.raw, bytes, dontWait: true) }
+      let fds = passengers.first.map { $0.place == 0 ? [$0.fd.raw] : [] } ?? []
+      let end = passengers.first { $0.place > 0 }?.place ?? outgoing.count
+      let result = outgoing[..<end].withUnsafeBytes { bytes in
+        Result { () throws(Errno) in
+          try UnixSocket.send(socket.raw, bytes, fds: fds, dontWait: true)
+        }
       }
       switch result {
-      case .success(let sent): outgoing.removeFirst(sent)
+      case .success(let sent):
+        outgoing.removeFirst(sent)
+        passengers.removeFirst(fds.count)
+        for i in passengers.indices { passengers[i].place -= sent }
       case .failure(let error):
         if error.code == wouldBlock { return }
         throw error.code == brokenPipe ? .frontEndClosed : .socket(error)

@@ -70,6 +70,6 @@ package struct ProtocolFeatures: OptionSet, Sendable {
   /// losing the device's state, and not PAGEFAULT, whose userfaultfd excludes any other.
   package static let offered: ProtocolFeatures = [
     .multiQueue, .replyAck, .backEndRequest, .config, .resetDevice, .configureMemorySlots,
-    .status,
+    .status, .sharedObject,
   ]
 }

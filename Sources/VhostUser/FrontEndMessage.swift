@@ -30,6 +30,7 @@ enum FrontEndMessage {
   case resetDevice
   case getStatus
   case setStatus(UInt8)
+  case getSharedObject(SharedObjectID?)
 }
 
 /// Judges messages one by one; it knows the device's limits and keeps no state.
@@ -52,6 +53,7 @@ struct MessageValidator {
     case .getConfig, .setConfig: return try config(input)
     case .setBackendRequestFD, .gpuSetSocket: return try socket(input)
     case .setFeatures, .setProtocolFeatures, .setStatus: return try word(input)
+    case .getSharedObject: return try sharedObject(input)
     default: return try bare(input)
     }
   }
@@ -91,6 +93,14 @@ struct MessageValidator {
     guard input.payload.isEmpty else { throw input.badPayload }
     try input.expectFDs(0)
     return valid
+  }
+
+  private func sharedObject(_ input: Input) throws(VhostUserError) -> FrontEndMessage {
+    try input.expectFDs(0)
+    // QEMU 10 forgets to set the size, and so sends no name.
+    if input.payload.isEmpty { return .getSharedObject(nil) }
+    guard let id = SharedObjectID(input.payload) else { throw input.badPayload }
+    return .getSharedObject(id)
   }
 
   private func word(_ input: Input) throws(VhostUserError) -> FrontEndMessage {

@@ -90,8 +90,8 @@ extension VhostUserSession {
   }
 
   private func kicked(_ vring: Vring, _ kick: SharedFD, _ events: EventLoop.Events) {
-    _ = ph_drain(kick.raw)
-    if !events.isDisjoint(with: [.error, .hangUp]) {
+    let drained = ph_drain_kick(kick.raw)
+    if drained < 0 || !events.isDisjoint(with: [.error, .hangUp]) {
       // The other end is gone for good; watching on would spin.
       logger.error("queue \(vring.index): its kick descriptor is dead")
       unwatch(vring)

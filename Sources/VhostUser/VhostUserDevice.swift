@@ -52,6 +52,18 @@ public protocol VhostUserDevice: AnyObject {
   /// vhost-user-gpu.rst). It comes at each start of the machine, before memory and rings.
   func displaySocket(_ fd: consuming OwnedFD)
 
+  /// A front-end has connected.
+  ///
+  /// - Parameter registry: takes the names of objects that other devices may ask for, until
+  ///   ``disconnected()``.
+  func connected(_ registry: any SharedObjectRegistry)
+
+  /// The dma-buf behind a name that was announced (`VHOST_USER_GET_SHARED_OBJECT`).
+  ///
+  /// - Parameter id: nil from front-ends that do not tell which one they want.
+  /// - Returns: nil if there is none.
+  func sharedObject(_ id: SharedObjectID?) -> SharedFD?
+
   /// The front-end is gone. All queues have been stopped and all memory has been removed.
   func disconnected()
 }
@@ -61,6 +73,10 @@ extension VhostUserDevice {
   public func writeConfig(offset: UInt32, bytes: [UInt8]) {}
   /// Does nothing.
   public func memoryChanged(removed: [MemoryRegion]) {}
+  /// Does nothing.
+  public func connected(_ registry: any SharedObjectRegistry) {}
+  /// Nothing is shared.
+  public func sharedObject(_ id: SharedObjectID?) -> SharedFD? { nil }
   /// Closes the socket: not every device has a display.
   public func displaySocket(_ fd: consuming OwnedFD) {}
 }

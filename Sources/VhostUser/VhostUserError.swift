@@ -31,6 +31,8 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
   case unsupportedFeatures(String)
   /// A memory region was refused.
   case memory(String)
+  /// Guest memory was taken away while it was in use.
+  case memoryLost(MemoryRegion)
   /// The front-end sends requests and never reads the replies.
   case repliesNotRead
 
@@ -55,6 +57,10 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
       return "features that this device does not have were acknowledged: \(names); "
         + "switch them off at the front-end (in QEMU packed=off,iommu_platform=off)"
     case .memory(let why): return why
+    case .memoryLost(let region):
+      return "the guest memory at 0x\(String(region.guestAddress, radix: 16)) is gone: its file "
+        + "was truncated or has no huge pages left; seal it against shrinking (in QEMU "
+        + "memory-backend-memfd,seal=on) and reserve huge pages"
     case .repliesNotRead: return "the front-end does not read its replies"
     }
   }

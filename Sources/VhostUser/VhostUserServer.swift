@@ -48,6 +48,7 @@ public final class VhostUserServer {
     self.memory = memory
     self.loop = loop
     self.logger = logger
+    loop.everyTurn { [weak self] in self?.session?.checkMemory() }
   }
 
   /// Listens on a path; a socket there that nobody listens on is replaced.

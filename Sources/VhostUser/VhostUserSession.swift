@@ -30,6 +30,7 @@ public final class VhostUserSession {
   private let validator: MessageValidator
   private var token: EventLoop.Token?
   private var isBackedUp = false
+  private var lossesSeen: UInt64 = 0
   private let ended: (VhostUserError) -> Void
   private static let messagesPerTurn = 32
 
@@ -58,6 +59,7 @@ public final class VhostUserSession {
       queueCount: device.queueCount, maxQueueSize: device.maxQueueSize)
     vrings = (0..<device.queueCount).map(Vring.init)
     token = try loop.watch(connection.raw, for: .readable) { [weak self] _ in self?.turn() }
+    device.connected(self)
   }
 
   deinit {
@@ -71,6 +73,15 @@ public final class VhostUserSession {
 
   /// Ends the session: stops all rings, forgets the memory, tells the device.
   public func close() { close(.closedHere) }
+
+  /// Ends the session if guest memory vanished under it: what was read since then is not the
+  /// guest's. To be called at the end of each turn of the loop.
+  func checkMemory() {
+    let losses = MemoryGuard.losses
+    guard isOpen, losses != lossesSeen else { return }
+    lossesSeen = losses
+    if let region = memory.lostRegion { close(.memoryLost(region)) }
+  }
 
   private func close(_ reason: VhostUserError) {
     guard isOpen else { return }
@@ -115,8 +126,13 @@ public final class VhostUserSession {
   ) throws(VhostUserError) {
     let request = FrontEndRequest(rawValue: message.request)
     do throws(VhostUserError) {
-      let reply = try handle(try validator.validate(message, fds))
+      let valid = try validator.validate(message, fds)
       guard let request else { return }
+      if case .getSharedObject(let id) = valid {
+        let object = device.sharedObject(id)
+        return try connection.send(VhostUserMessage(replyTo: request, []), fd: object)
+      }
+      let reply = try handle(valid)
       if let reply {
         try connection.send(VhostUserMessage(replyTo: request, reply))
       } else if wantsAck(message) {
@@ -137,7 +153,7 @@ public final class VhostUserSession {
   private static func hasOwnReply(_ request: FrontEndRequest) -> Bool {
     switch request {
     case .getFeatures, .getProtocolFeatures, .getQueueNum, .getMaxMemorySlots, .getVringBase,
-      .getConfig, .getStatus:
+      .getConfig, .getStatus, .getSharedObject:
       return true
     default: return false
     }
@@ -149,7 +165,7 @@ public final class VhostUserSession {
     case .getFeatures:
       return WordPayload(device.deviceFeatures | VirtioFeature.offered).bytes
     case .setFeatures(let bits): try setFeatures(bits)
-    case .setOwner, .resetOwner: break
+    case .setOwner, .resetOwner, .getSharedObject: break
     case .getProtocolFeatures: return WordPayload(ProtocolFeatures.offered.rawValue).bytes
     case .setProtocolFeatures(let chosen): protocolFeatures = chosen
     case .setMemoryTable(let regions): try setMemoryTable(regions)

@@ -81,8 +81,9 @@ public final class DescriptorChain {
   }
 
   func reset() {
-    readable.removeAll(keepingCapacity: true)
-    writable.removeAll(keepingCapacity: true)
+    // A driver that once sent long chains does not keep memory for them.
+    readable.removeAll(keepingCapacity: readable.capacity <= 64)
+    writable.removeAll(keepingCapacity: writable.capacity <= 64)
     readableCount = 0
     writableCount = 0
     isInFlight = false

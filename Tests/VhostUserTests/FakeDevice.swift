@@ -18,6 +18,9 @@ final class FakeDevice: VhostUserDevice {
   var holds = false
   var held: [DescriptorChain] = []
   var answered = 0
+  /// What other devices may ask for, and what was asked last.
+  var object: SharedFD?
+  var asked: SharedObjectID??
 
   func featuresNegotiated(_ features: UInt64) {
     diary.append("features \(String(features, radix: 16))")
@@ -61,6 +64,10 @@ final class FakeDevice: VhostUserDevice {
   }
   func memoryChanged(removed: [MemoryRegion]) {
     diary.append("memory -\(removed.count)")
+  }
+  func sharedObject(_ id: SharedObjectID?) -> SharedFD? {
+    asked = .some(id)
+    return object
   }
   func deviceReset() { diary.append("reset") }
   func displaySocket(_ fd: consuming OwnedFD) {

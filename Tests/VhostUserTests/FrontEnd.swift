@@ -80,6 +80,14 @@ final class FrontEnd {
     return Array(bytes[..<(count ?? 0)])
   }
 
+  /// What the session has sent, with its descriptors.
+  func receive(into bytes: inout [UInt8], _ fds: inout [CInt]) throws -> Int {
+    let socket = try #require(socket)
+    return try bytes.withUnsafeMutableBytes { p in
+      try UnixSocket.receive(socket.raw, into: p, fds: &fds, dontWait: true).count
+    }
+  }
+
   /// Sends a request and returns its reply's payload, whose header must be right.
   func ask(
     _ request: FrontEndRequest, _ payload: [UInt8] = [], needReply: Bool = false,

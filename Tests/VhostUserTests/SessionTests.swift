@@ -13,7 +13,7 @@ struct SessionTests {
     let features = try peer.word(.getFeatures)
     #expect(features == FrontEnd.transport | 1 << 1)
     #expect(features & VirtioFeature.ringPacked == 0)
-    let expected: [UInt64] = [0, 3, 5, 9, 13, 15, 16]
+    let expected: [UInt64] = [0, 3, 5, 9, 13, 15, 16, 18]
     #expect(try peer.word(.getProtocolFeatures) == expected.reduce(0) { $0 | 1 << $1 })
     #expect(try peer.word(.getQueueNum) == 2)
     #expect(try peer.word(.getMaxMemorySlots) >= 32)

@@ -19,6 +19,8 @@ int ph_signalfd(const int *signals, int count);
 int ph_signal(int fd);
 /* Drains an eventfd or timerfd; returns the first word, 0 if empty. */
 uint64_t ph_drain(int fd);
+/* The same for a descriptor of unknown kind: 1 drained, 0 empty, -errno if it never can be. */
+int ph_drain_kick(int fd);
 int ph_eventfd_signal(int fd);
 uint64_t ph_monotonic_ns(void);
 void ph_ignore_sigpipe(void);

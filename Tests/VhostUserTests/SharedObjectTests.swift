@@ -1,0 +1,70 @@
+import Glibc
+import Linux
+import Testing
+import VhostUser
+
+@Suite("Objects that other devices ask for")
+struct SharedObjectTests {
+  private static let name = (0..<16).map { UInt8($0 * 11) }
+
+  @Test("A descriptor comes with the reply, with and without a name", arguments: [true, false])
+  func found(named: Bool) throws {
+    let peer = try FrontEnd()
+    try peer.handshake()
+    let file = SharedFD(try MemFD.create("object", size: 4096))
+    peer.device.object = file
+    try peer.send(.getSharedObject, named ? Self.name : [])
+    var bytes = [UInt8](repeating: 0, count: 64)
+    var fds: [CInt] = []
+    let count = try peer.receive(into: &bytes, &fds)
+    defer { for fd in fds { close(fd) } }
+    #expect(Array(bytes[..<count]) == VhostUserMessage(replyTo: .getSharedObject, []).encoded)
+    #expect(fds.count == 1)
+    #expect(try FileFacts(of: try #require(fds.first)).identity == FileFacts(of: file.raw).identity)
+    #expect(peer.device.asked == .some(named ? SharedObjectID(Self.name) : nil))
+    #expect(peer.reason == nil)
+  }
+
+  @Test("What is not there is answered without a descriptor")
+  func missing() throws {
+    let peer = try FrontEnd()
+    try peer.handshake()
+    #expect(try peer.ask(.getSharedObject, Self.name) == [])
+    try peer.send(.getSharedObject, [1, 2, 3])
+    #expect(peer.reason == .badPayload("getSharedObject", size: 3))
+  }
+
+  @Test("Names keep their bytes")
+  func names() throws {
+    let id = try #require(SharedObjectID(Self.name))
+    #expect(id.bytes == Self.name)
+    #expect("\(id)" == "000b1621-2c37-424d-5863-6e79848f9aa5")
+    #expect(SharedObjectID(Self.name.dropLast()) == nil)
+    #expect(SharedObjectID.random() != SharedObjectID.random())
+  }
+
+  @Test("The front-end is told only over a channel that it gave")
+  func announcements() throws {
+    let peer = try FrontEnd()
+    try peer.handshake()
+    let id = try #require(SharedObjectID(Self.name))
+    peer.session?.announce(id)
+    let pair = try UnixSocket.Pair(.stream)
+    var ends: (SharedFD?, SharedFD?) = (nil, nil)
+    pair.split { ends = (SharedFD($0), SharedFD($1)) }
+    let ours = try #require(ends.0)
+    try peer.send(.setBackendRequestFD, fds: [try #require(ends.1).raw])
+    ends.1 = nil
+    peer.session?.announce(id)
+    peer.session?.retract(id)
+    var bytes = [UInt8](repeating: 0, count: 128)
+    var fds: [CInt] = []
+    let count = try bytes.withUnsafeMutableBytes {
+      try UnixSocket.receive(ours.raw, into: $0, fds: &fds, dontWait: true).count
+    }
+    let expected = [BackEndRequest.sharedObjectAdd, .sharedObjectRemove].flatMap {
+      VhostUserMessage(request: $0.rawValue, flags: 1, payload: Self.name).encoded
+    }
+    #expect(Array(bytes[..<count]) == expected)
+  }
+}
