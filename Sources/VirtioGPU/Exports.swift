@@ -15,8 +15,10 @@ extension GPUDevice {
   func export(_ resource: Resource) -> OfferedBuffer? {
     if resource.exported == nil {
       guard resource.copyReason == nil, let backing = resource.backing else { return nil }
-      switch store.make(layout: resource.layout, ranges: backing.ranges) {
+      let (layout, ranges) = backing.window(resource.layout)
+      switch store.make(layout: layout, ranges: ranges, after: resource.predecessor) {
       case .success(let buffer):
+        resource.predecessor = nil
         resource.exported = buffer
         exporting.append(resource)
         updateTimer()
@@ -126,7 +128,7 @@ extension GPUDevice {
   func tick() {
     ticks &+= 1
     for resource in exporting {
-      if resource.scanouts == 0 {
+      if resource.scanouts == 0, !resource.isImported {
         if ticks &- resource.lastShown > Self.idleTicks { withdraw(resource, .unused) {} }
       } else {
         resource.lastShown = ticks
@@ -138,7 +140,7 @@ extension GPUDevice {
   /// Consumers came or went: without any, no page stays pinned.
   public func demandChanged() {
     guard !wantsBuffers else { return }
-    for resource in exporting { withdraw(resource, .unused) {} }
+    for resource in exporting where !resource.isImported { withdraw(resource, .unused) {} }
     for scanout in scanouts { dropPool(of: scanout, .unused) }
   }
 }

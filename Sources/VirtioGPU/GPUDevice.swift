@@ -27,7 +27,14 @@ public final class GPUDevice {
   /// Resources with a dma-buf, shown or shown a moment ago.
   var exporting: [Resource] = []
   var scanouts: [Scanout]
-  var hostBytes: UInt64 = 0
+  /// Pays for everything that the guest makes.
+  let budget: HostBudget
+  /// Budgets whose end was logged since the last reset.
+  private var exceeded: Set<Budget> = []
+  /// Where other devices learn what they may ask for.
+  weak var registry: (any SharedObjectRegistry)?
+  /// What other devices may ask for.
+  var shared: [SharedObjectID: Resource] = [:]
   var cursorSerial: UInt64 = 0
   var unanswered = AnswerList()
   /// The control queue and the cursor queue, while they run.
@@ -56,15 +63,28 @@ public final class GPUDevice {
     self.store = store
     self.holds = holds
     self.log = log
+    budget = HostBudget(limit: configuration.hostMemory)
     scanouts = (0..<maxScanouts).map { Scanout(index: $0) }
     timer = try LoopTimer(on: loop) { [unowned self] in tick() }
     loop.everyTurn { [unowned self] in interrupt() }
+    for scanout in scanouts { scanout.device = self }
   }
 
   /// Adds a display and shows it what the guest shows at present.
   public func add(_ sink: any DisplaySink) {
     sinks.append(sink)
     replay(to: sink)
+  }
+
+  /// Bytes of host memory that the guest's pictures take.
+  var hostBytes: UInt64 { budget.used }
+
+  /// What to answer over budget; logged once for each budget until the next reset.
+  func refuse(_ budget: Budget) -> Response {
+    if exceeded.insert(budget).inserted {
+      log.warning("the guest is out of \(budget.rawValue)")
+    }
+    return .outOfMemory
   }
 
   var wantsBuffers: Bool { sinks.contains { $0.wantsBuffers } }
@@ -85,14 +105,17 @@ public final class GPUDevice {
 extension GPUDevice {
   /// Requests served before other descriptors of the event loop get their turn.
   private static let batch = 64
+  /// Nanoseconds after which they get it anyway: large transfers take their time.
+  private static let longestTurn: UInt64 = 8_000_000
 
   /// Serves the requests of a ring; the guest gets at most one interrupt for them.
   func serve(_ queue: VhostUserQueue) {
     var left = Self.batch
+    let deadline = Clock.now &+ Self.longestTurn
     queue.ring.disableNotifications()
     repeat {
       while left > 0, let chain = queue.pop() {
-        left -= 1
+        left = Clock.now < deadline ? left - 1 : 0
         request.load { chain.read(into: $0) }
         counters.commands &+= 1
         answer(Exchange(device: self, queue: queue, chain: chain, header: request.header))
@@ -147,7 +170,7 @@ extension GPUDevice {
     case .updateCursor: return try updateCursor(request)
     case .moveCursor: return try moveCursor(request)
     case .getCapsetInfo, .getCapset: throw .invalidParameter
-    case .resourceAssignUUID: throw .unspecified
+    case .resourceAssignUUID: return try assignUUID(request, exchange)
     }
   }
 }
@@ -161,8 +184,10 @@ extension GPUDevice {
     for resource in exporting { withdraw(resource, .reset) {} }
     exporting = []
     updateTimer()
+    for id in shared.keys { registry?.retract(id) }
+    shared = [:]
     resources = [:]
-    hostBytes = 0
+    exceeded = []
     for scanout in scanouts {
       if scanout.resource != nil, scanout.show(nil, scanout.rect) {
         for sink in sinks { sink.output(scanout.index, resized: nil) }
@@ -178,10 +203,11 @@ extension GPUDevice {
 
 extension GPUDevice: VhostUserDevice {
   private static let edidFeature: UInt64 = 1 << 1
+  private static let uuidFeature: UInt64 = 1 << 2
   private static let blobFeature: UInt64 = 1 << 3
 
-  /// `VIRTIO_GPU_F_EDID` and `VIRTIO_GPU_F_RESOURCE_BLOB`.
-  public var deviceFeatures: UInt64 { Self.edidFeature | Self.blobFeature }
+  /// `VIRTIO_GPU_F_EDID`, `VIRTIO_GPU_F_RESOURCE_UUID` and `VIRTIO_GPU_F_RESOURCE_BLOB`.
+  public var deviceFeatures: UInt64 { Self.edidFeature | Self.uuidFeature | Self.blobFeature }
   /// controlq and cursorq.
   public var queueCount: Int { queues.count }
   /// As QEMU's largest.
@@ -232,6 +258,7 @@ extension GPUDevice: VhostUserDevice {
   /// Without a guest there is nothing to show.
   public func disconnected() {
     reset()
+    registry = nil
     frontEndLeft?()
   }
 }

@@ -1,5 +1,6 @@
 import Buffers
 import GuestMemory
+import VhostUser
 
 /// A picture or blob of the guest's, virtio 1.3 §5.7.6.8.
 final class Resource {
@@ -13,10 +14,13 @@ final class Resource {
   let kind: Kind
   /// The layout that the guest draws in; a blob's comes with SET_SCANOUT_BLOB.
   private(set) var layout: PixelLayout
-  /// Bytes that count against the budget of host memory.
-  let hostBytes: UInt64
+  /// Pays for the snapshot.
+  private let budget: HostBudget
+  private var share: HostShare?
   /// The guest's pages.
   private(set) var backing: Backing?
+  /// Pages that it had, and that the front-end took out of guest memory.
+  private(set) var lost: Backing.Lost?
   /// The pixels in the guest's pages, nil where those do not hold a whole picture.
   private(set) var guestPixels: PixelSource?
   /// The snapshot.
@@ -35,24 +39,32 @@ final class Resource {
   var scanouts = 0
   /// Tick of the last frame that showed the exported buffer.
   var lastShown: UInt64 = 0
+  /// The last dma-buf of pages that the guest has exchanged for others since.
+  var predecessor: BufferName?
+  /// Its name among other devices.
+  var objectID: SharedObjectID?
+  /// Another device has its dma-buf, perhaps.
+  var isImported = false
 
-  /// A 2D resource; nothing is allocated yet.
-  init(id: UInt32, width: UInt32, height: UInt32, fourcc: FourCC) {
+  /// A 2D resource; nothing is allocated yet. Nil over budget.
+  init?(id: UInt32, width: UInt32, height: UInt32, fourcc: FourCC, _ budget: HostBudget) {
     self.id = id
+    self.budget = budget
     kind = .image2D
     let stride = width.multipliedReportingOverflow(by: 4)
     layout = PixelLayout(
       width: width, height: height, stride: stride.overflow ? 0 : stride.partialValue,
       fourcc: fourcc)
-    hostBytes = layout.size
+    guard let share = budget.take(layout.size) else { return nil }
+    self.share = share
   }
 
   /// A blob in guest memory.
-  init(id: UInt32, blobSize: UInt64) {
+  init(id: UInt32, blobSize: UInt64, _ budget: HostBudget) {
     self.id = id
+    self.budget = budget
     kind = .guestBlob(size: blobSize)
     layout = PixelLayout(width: 0, height: 0, stride: 0, fourcc: .xrgb8888)
-    hostBytes = 0
   }
 
   var isBlob: Bool { kind != .image2D }
@@ -67,13 +79,36 @@ final class Resource {
 
   func attach(_ new: Backing) {
     backing = new
+    lost = nil
     copyReason = nil
     guestPixels = new.pixels(layout)
   }
 
   func detach() {
     backing = nil
+    lost = nil
     guestPixels = nil
+  }
+
+  /// Its pages are not in guest memory any more.
+  ///
+  /// - Parameter wereShown: the pages themselves were, so that the picture is gone with them.
+  func lose(wereShown: Bool) {
+    let remembered = backing?.lost
+    detach()
+    lost = remembered
+    guard wereShown else { return }
+    image = nil
+    imageIsStale = false
+    if isBlob { share = nil }
+  }
+
+  /// Takes lost pages up again if all of them are in guest memory; false otherwise.
+  func recover(in memory: GuestMemory) -> Bool {
+    guard let lost, let back = Backing(lost, in: memory) else { return false }
+    attach(back)
+    if image == nil { imageIsStale = true }
+    return true
   }
 
   /// Gives a blob the layout of a scanout; true if it had another one.
@@ -83,6 +118,7 @@ final class Resource {
     guestPixels = backing?.pixels(new)
     copyReason = nil
     image = nil
+    share = nil
     return true
   }
 
@@ -110,7 +146,8 @@ final class Resource {
   @discardableResult
   func ensureImage() throws(Response) -> HostImage {
     if let image { return image }
-    guard
+    if share == nil { share = budget.take(layout.size) }
+    guard share != nil,
       let made = HostImage(width: layout.width, height: layout.height, fourcc: layout.fourcc)
     else { throw .outOfMemory }
     image = made

@@ -12,7 +12,7 @@ extension GPUDevice {
 
   private func checkNew(_ id: UInt32) throws(Response) {
     guard id != 0, resources[id] == nil else { throw .invalidResource }
-    guard resources.count < configuration.maxResources else { throw .outOfMemory }
+    guard resources.count < configuration.maxResources else { throw refuse(.resources) }
   }
 
   func createImage(_ request: Request) throws(Response) -> Outcome {
@@ -24,10 +24,9 @@ extension GPUDevice {
     guard let fourcc = PixelFormat(rawValue: request.u32(28))?.fourcc, width > 0, height > 0,
       width <= limit, height <= limit
     else { throw .invalidParameter }
-    let resource = Resource(id: id, width: width, height: height, fourcc: fourcc)
-    guard resource.hostBytes <= configuration.hostMemory &- hostBytes else { throw .outOfMemory }
-    hostBytes &+= resource.hostBytes
-    resources[id] = resource
+    let made = Resource(id: id, width: width, height: height, fourcc: fourcc, budget)
+    guard let made else { throw refuse(.memory) }
+    resources[id] = made
     return .done
   }
 
@@ -39,7 +38,7 @@ extension GPUDevice {
     let size = request.u64(48)
     guard size > 0 else { throw .invalidParameter }
     let backing = try readBacking(exchange.chain, after: 56, count: request.u32(36))
-    let resource = Resource(id: id, blobSize: size)
+    let resource = Resource(id: id, blobSize: size, budget)
     if let backing {
       guard backing.count >= size else { throw .invalidParameter }
       resource.attach(backing)
@@ -52,7 +51,7 @@ extension GPUDevice {
   private func readBacking(
     _ chain: DescriptorChain, after offset: Int, count: UInt32
   ) throws(Response) -> Backing? {
-    guard count <= configuration.maxEntries else { throw .outOfMemory }
+    guard count <= configuration.maxEntries else { throw refuse(.entries) }
     guard count > 0 else { return nil }
     let bytes = Int(count) * Wire.entrySize
     guard chain.readableCount >= offset + bytes else { throw .invalidParameter }
@@ -68,7 +67,9 @@ extension GPUDevice {
           ))
       }
     }
-    return try Backing(entries: entries, in: memory)
+    do throws(Response) { return try Backing(entries: entries, in: memory, budget) } catch {
+      throw error == .outOfMemory ? refuse(.memory) : error
+    }
   }
 
   func attachBacking(_ request: Request, _ exchange: Exchange) throws(Response) -> Outcome {
@@ -85,14 +86,14 @@ extension GPUDevice {
 
   func detachBacking(_ request: Request, _ exchange: Exchange) throws(Response) -> Outcome {
     let resource = try find(request.u32(24))
-    guard resource.backing != nil else { throw .unspecified }
+    guard resource.backing != nil || resource.lost != nil else { throw .unspecified }
     return letGo(of: resource, .rebacked, exchange)
   }
 
   func unref(_ request: Request, _ exchange: Exchange) throws(Response) -> Outcome {
     let resource = try find(request.u32(24))
     resources[resource.id] = nil
-    hostBytes &-= resource.hostBytes
+    unshare(resource)
     return letGo(of: resource, .destroyed, exchange)
   }
 
@@ -103,12 +104,11 @@ extension GPUDevice {
   ) -> Outcome {
     let isShown = resource.scanouts > 0
     if isShown, resource.backing != nil, resource.imageIsStale || showsDirectly(resource) {
-      do throws(Response) { try resource.snapshot() } catch {
-        log.warning("no memory for a copy of resource \(resource.id), which is on screen")
-      }
+      do throws(Response) { try resource.snapshot() } catch { _ = refuse(.memory) }
     }
     resource.detach()
-    guard resource.exported != nil else { return .done }
+    guard let buffer = resource.exported else { return .done }
+    if reason == .rebacked { resource.predecessor = BufferName(buffer) }
     let answer = unanswered.add(exchange)
     let hold = Hold { answer.send(.okNoData) }
     withdraw(resource, reason) { hold.release() }
@@ -145,8 +145,10 @@ extension GPUDevice {
     // Transfers that were skipped while the pages were shown directly are made up for here.
     if resource.imageIsStale, !resource.isIrregular {
       try resource.snapshot()
+      counters.copiedBytes &+= resource.layout.size
     } else {
       try resource.transfer(rect, offset: offset)
+      counters.copiedBytes &+= UInt64(rect.width) &* UInt64(rect.height) &* 4
     }
   }
 }

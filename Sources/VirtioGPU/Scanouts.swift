@@ -26,17 +26,25 @@ extension GPUDevice {
       width: request.u32(48), height: request.u32(52), stride: request.u32(64),
       offset: UInt64(request.u32(80)), fourcc: fourcc)
     let limit = configuration.maxDimension
+    let rect = request.rect(24)
     guard layout.width > 0, layout.height > 0, layout.width <= limit, layout.height <= limit,
-      UInt64(layout.stride) >= UInt64(layout.width) * 4, layout.size <= size
+      UInt64(layout.stride) >= UInt64(layout.width) * 4, layout.stride % 4 == 0,
+      layout.offset % 4 == 0, layout.size <= size, !rect.isEmpty,
+      rect.fits(width: layout.width, height: layout.height)
     else { throw .invalidParameter }
-    let old = resource.layout
-    if resource.setBlobLayout(layout) {
-      if resource.exported != nil { withdraw(resource, .unused) {} }
-      if resource.scanouts > 0 {
-        log.debug("blob \(id) changes its layout on screen from \(old) to \(layout)")
-      }
+    if resource.setBlobLayout(layout) { relaid(resource, on: scanout) }
+    return try show(resource, rect, on: scanout)
+  }
+
+  /// A blob has one layout. Where it is on screen already, all of it has changed; outputs whose
+  /// part is not in it any more go dark.
+  private func relaid(_ resource: Resource, on scanout: Scanout) {
+    if resource.exported != nil { withdraw(resource, .unused) {} }
+    for other in scanouts where other.resource === resource {
+      other.isNew = true
+      let (width, height) = (resource.layout.width, resource.layout.height)
+      if other !== scanout, !other.rect.fits(width: width, height: height) { _ = disable(other) }
     }
-    return try show(resource, request.rect(24), on: scanout)
   }
 
   func scanout(_ index: UInt32) throws(Response) -> Scanout {
@@ -60,7 +68,7 @@ extension GPUDevice {
     return .done
   }
 
-  private func disable(_ scanout: Scanout) -> Outcome {
+  func disable(_ scanout: Scanout) -> Outcome {
     let old = scanout.resource
     if scanout.show(nil, scanout.rect) {
       for sink in sinks { sink.output(scanout.index, resized: nil) }

@@ -35,7 +35,7 @@ final class DeviceBench {
 
   init(
     mode: ScanoutMode = .auto, configure: @Sendable (inout GPUConfiguration) -> Void = { _ in },
-    display: Bool = false
+    display: Bool = false, ram: GuestRAM? = nil
   ) throws {
     let jobs = try Jobs()
     let seen = Recorder.Log()
@@ -52,7 +52,7 @@ final class DeviceBench {
     thread = try Self.start(theirs, chosen, jobs, seen)
     var options = VhostUserFrontend.Options()
     options.display = display
-    let ram = try GuestRAM(size: 64 << 20)
+    let ram = try ram ?? GuestRAM(size: 64 << 20)
     front = try VhostUserFrontend(try ours.take(), ram: ram, options)
     driver = try GPUDriver(front)
   }
@@ -96,6 +96,7 @@ final class DeviceBench {
       let recorder = Recorder(seen, loop)
       device.add(recorder)
       let server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
+      server.sessionEnded = { reason in seen.log.withLock { $0.ended = "\(reason)" } }
       try server.serve(try socket.take())
       try loop.watch(jobs.bell.raw, for: .readable) { _ in
         EventFD.drain(jobs.bell)
@@ -124,6 +125,8 @@ final class Recorder: DisplaySink {
     var withdrawn: [WithdrawReason] = []
     var cursors: [(x: Int32, y: Int32, hotX: UInt32, pixels: [UInt8]?, changed: Bool)] = []
     var failure: String?
+    /// Why the front-end's connection ended.
+    var ended: String?
   }
 
   final class Log: Sendable {

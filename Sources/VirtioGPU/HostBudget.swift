@@ -1,0 +1,38 @@
+/// Host memory that what a guest makes may take: pictures, copies of them, lists of entries.
+final class HostBudget {
+  /// Bytes.
+  let limit: UInt64
+  /// Bytes that are taken at present.
+  private(set) var used: UInt64 = 0
+
+  init(limit: UInt64) { self.limit = limit }
+
+  /// Takes bytes for as long as the share lives; nil over budget.
+  func take(_ bytes: UInt64) -> HostShare? {
+    guard used <= limit, bytes <= limit &- used else { return nil }
+    used &+= bytes
+    return HostShare(self, bytes)
+  }
+
+  fileprivate func giveBack(_ bytes: UInt64) { used &-= bytes }
+}
+
+/// A part of a ``HostBudget``, given back with its last holder.
+final class HostShare {
+  private let budget: HostBudget
+  private let bytes: UInt64
+
+  fileprivate init(_ budget: HostBudget, _ bytes: UInt64) {
+    self.budget = budget
+    self.bytes = bytes
+  }
+
+  deinit { budget.giveBack(bytes) }
+}
+
+/// What a guest may run out of.
+enum Budget: String {
+  case memory = "host memory (--max-host-memory)"
+  case resources = "resources (--max-resources)"
+  case entries = "memory entries of a resource (--max-entries)"
+}

@@ -1,0 +1,45 @@
+import Buffers
+import Linux
+import VhostUser
+
+// RESOURCE_ASSIGN_UUID (virtio 1.3 §5.7.6.8): a resource's dma-buf for other devices.
+extension GPUDevice {
+  func assignUUID(_ request: Request, _ exchange: Exchange) throws(Response) -> Outcome {
+    let resource = try find(request.u32(24))
+    let id = resource.objectID ?? .random()
+    if resource.objectID == nil {
+      resource.objectID = id
+      shared[id] = resource
+      registry?.announce(id)
+    }
+    var response = ResponseBytes(
+      .okResourceUUID, size: Wire.uuidResponseSize, answering: exchange.header)
+    response.put(id.bytes, at: Wire.headerSize)
+    return .reply(response)
+  }
+
+  /// The guest destroyed a resource.
+  func unshare(_ resource: Resource) {
+    guard let id = resource.objectID else { return }
+    resource.objectID = nil
+    resource.isImported = false
+    shared[id] = nil
+    registry?.retract(id)
+  }
+
+  /// Other devices are served through this registry.
+  public func connected(_ registry: any SharedObjectRegistry) { self.registry = registry }
+
+  /// The dma-buf over a resource's present pages; nil where they have to be copied.
+  ///
+  /// After a discard the next call returns the next generation. Who asks without a name gets the
+  /// only object there is.
+  public func sharedObject(_ id: SharedObjectID?) -> SharedFD? {
+    let only = shared.count == 1 ? shared.values.first : nil
+    guard let resource = id.map({ shared[$0] }) ?? only else { return nil }
+    if resource.exported != nil, verify(resource) { showEverywhere(resource) }
+    guard let buffer = export(resource) else { return nil }
+    resource.isImported = true
+    return buffer.fd
+  }
+}

@@ -1,0 +1,108 @@
+import FakeGuest
+import Linux
+import Testing
+
+@testable import VirtioGPU
+
+/// What a guest gets at most.
+@Suite struct BudgetTests {
+  private func wantingBuffers(
+    _ configure: @escaping @Sendable (inout GPUConfiguration) -> Void
+  ) throws -> DeviceBench {
+    let bench = try DeviceBench(mode: .copy, configure: configure)
+    _ = try bench.inDevice { _, recorder in recorder.wantsBuffers = true }
+    return bench
+  }
+
+  private func used(_ bench: DeviceBench) throws -> UInt64 {
+    try bench.inDevice { device, _ in device.hostBytes }
+  }
+
+  @Test func resourcesAreCounted() throws {
+    let bench = try DeviceBench { $0.maxResources = 3 }
+    for id in 1...3 as ClosedRange<UInt32> {
+      try bench.driver.perform(.create2D(id, .b8g8r8x8, width: 1, height: 1))
+    }
+    let blob = GPUCommand.createBlob(4, size: 1, [MemoryEntry(address: 4096, length: 4096)])
+    #expect(try bench.driver.run(blob).response == .outOfMemory)
+    try bench.driver.perform(.unref(2))
+    try bench.driver.perform(blob)
+  }
+
+  @Test func entriesOfOneResourceAreCounted() throws {
+    let bench = try DeviceBench { $0.maxEntries = 8 }
+    try bench.driver.perform(.create2D(1, .b8g8r8x8, width: 8, height: 8))
+    let entries = (1...9).map { MemoryEntry(address: UInt64($0) * 8192, length: 4096) }
+    #expect(try bench.driver.run(.attachBacking(1, entries)).response == .outOfMemory)
+    try bench.driver.perform(.attachBacking(1, Array(entries.prefix(8))))
+  }
+
+  @Test func entriesOfAllResourcesTogetherAreBounded() throws {
+    let bench = try DeviceBench { $0.hostMemory = 1 << 20 }
+    let entries = (1...1000).map { MemoryEntry(address: UInt64($0) * 8192, length: 4096) }
+    var answers: [GPUResponse] = []
+    for id in 1...40 as ClosedRange<UInt32> {
+      answers.append(try bench.driver.run(.createBlob(id, size: 4096, entries)).response)
+    }
+    #expect(answers.count { $0 == .ok } == 16)
+    #expect(answers.last == .outOfMemory)
+    for id in 1...16 as ClosedRange<UInt32> { try bench.driver.perform(.unref(id)) }
+    #expect(try used(bench) == 0)
+  }
+
+  @Test func survivorsOnScreenStillCount() throws {
+    let bench = try DeviceBench { $0.hostMemory = 1 << 20 }
+    let first = try Framebuffer(bench.driver, resource: 1, width: 512, height: 256)
+    try first.show()
+    try first.flush()
+    try bench.driver.perform(.unref(1))
+    #expect(try used(bench) == 512 << 10)
+    try bench.driver.perform(.create2D(2, .b8g8r8x8, width: 512, height: 255))
+    let third = GPUCommand.create2D(3, .b8g8r8x8, width: 512, height: 2)
+    #expect(try bench.driver.run(third).response == .outOfMemory)
+    try bench.driver.perform(.setScanout(0, resource: 0, first.bounds))
+    try bench.driver.perform(third)
+  }
+
+  @Test func copiesForConsumersCount() throws {
+    // A picture of 256 KiB, its snapshot, and room for two copies.
+    let bench = try wantingBuffers { $0.hostMemory = 900 << 10 }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 256, height: 256)
+    try buffer.show()
+    try buffer.flush()
+    #expect(bench.seen.last?.memory == "copy")
+    #expect(try used(bench) <= 900 << 10)
+    try bench.driver.perform(.setScanout(0, resource: 0, buffer.bounds))
+    try bench.driver.perform(.unref(1))
+    #expect(try used(bench) == 0)
+  }
+
+  @Test func withoutMemoryForACopyDisplaysStillSeeThePicture() throws {
+    let bench = try wantingBuffers { $0.hostMemory = 300 << 10 }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 256, height: 256)
+    buffer.draw(TestPicture.smpte.render(width: 256, height: 256))
+    try buffer.show()
+    try buffer.flush()
+    #expect(bench.seen.last?.memory == "none")
+    #expect(bench.seen.last?.picture.difference(from: buffer.contents) == nil)
+  }
+
+  @Test func sixteenScanoutsOfOneLargePictureStayWithinTheBudget() throws {
+    let bench = try wantingBuffers { $0.hostMemory = 8 << 20 }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 1024, height: 512)
+    for output in 0..<16 as Range<UInt32> { try buffer.show(on: output) }
+    try buffer.flush()
+    #expect(Set(bench.seen.frames.map(\.output)).count == 16)
+    #expect(try used(bench) <= 8 << 20)
+  }
+
+  @Test func aBlobsSurvivingPictureCounts() throws {
+    let bench = try DeviceBench { $0.hostMemory = 100 << 10 }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 256, height: 256, kind: .blob)
+    try buffer.show()
+    try buffer.flush()
+    try bench.driver.perform(.unref(1))
+    #expect(try used(bench) <= 100 << 10)
+    try bench.driver.perform(.getDisplayInfo)
+  }
+}
