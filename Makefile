@@ -3,7 +3,7 @@
 SWIFT ?= swift
 TESTS := .build-tests
 
-.PHONY: all build deps demo demo-full test unit kernel-test guest-test lint format install clean help
+.PHONY: all build deps demo demo-full test unit kernel-test guest-test lint fuzz format install clean help
 
 all: build
 
@@ -13,6 +13,7 @@ help:
 	@echo "make test       every test: unit, kernel (in a VM), real guests"
 	@echo "make unit       tests that need no device and no privilege"
 	@echo "make lint       format and import rules"
+	@echo "make fuzz       all fuzz targets for SECONDS=10 each, or one: TARGET=gpu"
 	@echo "make install    install to PREFIX (default /usr/local), with the libvirt descriptor"
 
 deps:
@@ -41,6 +42,9 @@ guest-test: build
 
 lint:
 	Tests/run lint
+
+fuzz: deps
+	Tests/fuzz $(or $(SECONDS),10) $(TARGET)
 
 format:
 	$(SWIFT) format -i -r Sources Tests Package.swift

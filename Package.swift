@@ -94,3 +94,15 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// Tests/fuzz sets this and the compiler's coverage flags; other builds do not see the target.
+if Context.environment["PINHOLE_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "pinhole-fuzz",
+      dependencies: [
+        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "VhostUser",
+        "Virtqueue", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", log,
+      ],
+      path: "Fuzz/Sources", swiftSettings: settings, linkerSettings: [.linkedLibrary("stdc++")]))
+}
