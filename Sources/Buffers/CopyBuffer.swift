@@ -16,12 +16,16 @@ public final class CopyBuffer {
   ///   - height: rows.
   ///   - fourcc: the pixel format.
   ///   - strideAlignment: rows begin at multiples of so many bytes; a power of two.
+  ///   - heightAlignment: there is memory for a multiple of so many rows; a power of two.
   public init(
-    width: UInt32, height: UInt32, fourcc: FourCC, strideAlignment: UInt32 = 256
+    width: UInt32, height: UInt32, fourcc: FourCC, strideAlignment: UInt32 = 256,
+    heightAlignment: UInt32 = 1
   ) throws(Errno) {
     let mask = UInt64(max(strideAlignment, 4)) &- 1
     let row = (UInt64(width) &* 4 &+ mask) & ~mask
-    let (bytes, overflow) = row.multipliedReportingOverflow(by: UInt64(height))
+    let rest = UInt64(max(heightAlignment, 1)) &- 1
+    let rows = (UInt64(height) &+ rest) & ~rest
+    let (bytes, overflow) = row.multipliedReportingOverflow(by: rows)
     let page = UInt64(pageSize) &- 1
     guard !overflow, bytes > 0, bytes < 1 << 40, let stride = UInt32(exactly: row),
       let size = Int(exactly: (bytes &+ page) & ~page)
@@ -71,7 +75,8 @@ public final class CopyPool {
   public let fourcc: FourCC
   /// Bytes that were copied so far.
   public private(set) var copiedBytes: UInt64 = 0
-  private let strideAlignment: UInt32
+  /// How the rows of the copies lie.
+  public let alignment: CopyAlignment
   private let limit: Int
   private var buffers: [CopyBuffer] = []
 
@@ -81,20 +86,24 @@ public final class CopyPool {
   ///   - width: pixels in a row of the copies.
   ///   - height: rows.
   ///   - fourcc: the pixel format.
-  ///   - strideAlignment: rows begin at multiples of so many bytes; a power of two.
+  ///   - alignment: how the rows of the copies lie.
   ///   - limit: the greatest number of copies.
   public init(
-    width: UInt32, height: UInt32, fourcc: FourCC, strideAlignment: UInt32 = 256, limit: Int = 3
+    width: UInt32, height: UInt32, fourcc: FourCC, alignment: CopyAlignment = .usual,
+    limit: Int = 3
   ) {
     self.width = width
     self.height = height
     self.fourcc = fourcc
-    self.strideAlignment = strideAlignment
+    self.alignment = alignment
     self.limit = limit
   }
 
   /// The copies that were offered, to be withdrawn when the pool goes.
   public var offered: [OfferedBuffer] { buffers.map(\.offered) }
+
+  /// A copy of the present picture, whoever looks at it; nil if none is up to date.
+  public var current: OfferedBuffer? { buffers.first { $0.stale.isEmpty }?.offered }
 
   /// A copy that no consumer is looking at, the freshest first; nil when all are in use or there
   /// is no memory for another.
@@ -107,7 +116,8 @@ public final class CopyPool {
     if let best { return best }
     guard buffers.count < limit else { return nil }
     let made = try? CopyBuffer(
-      width: width, height: height, fourcc: fourcc, strideAlignment: strideAlignment)
+      width: width, height: height, fourcc: fourcc, strideAlignment: alignment.stride,
+      heightAlignment: alignment.height)
     if let made { buffers.append(made) }
     return made
   }

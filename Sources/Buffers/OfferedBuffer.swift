@@ -25,6 +25,8 @@ public final class OfferedBuffer {
   public let fd: SharedFD
   /// What the descriptor is.
   public let memory: Memory
+  /// The first row in memory is the lowest of the picture.
+  public let isYInverted: Bool
   /// Frames that consumers have not released yet.
   public private(set) var uses = 0
   /// Called whenever `uses` returns to zero.
@@ -35,7 +37,7 @@ public final class OfferedBuffer {
   /// Offers memory to consumers.
   public init(
     id: UInt32, generation: UInt32, layout: PixelLayout, size: UInt64, fd: SharedFD,
-    memory: Memory
+    memory: Memory, isYInverted: Bool = false
   ) {
     self.id = id
     self.generation = generation
@@ -43,6 +45,7 @@ public final class OfferedBuffer {
     self.size = size
     self.fd = fd
     self.memory = memory
+    self.isYInverted = isYInverted
   }
 
   /// A consumer was sent a frame that shows this buffer.

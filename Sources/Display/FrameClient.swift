@@ -1,6 +1,8 @@
 import Buffers
+import Fences
 import FrameWire
 import Linux
+import Logging
 import PinholeProtocol
 import VirtioGPU
 
@@ -18,6 +20,14 @@ final class FrameClient {
   var token: EventLoop.Token?
   var helloTimer: LoopTimer?
   var name = "?"
+  /// `PINHOLE_FEATURE_*` that hold.
+  var features: UInt64 = 0
+  /// What it asks of the rows of a picture.
+  var alignment = CopyAlignment()
+  /// It gets nothing but read-only copies.
+  var isCopyOnly = false
+  /// It came where nothing but copies is shown: it may pass no descriptors either.
+  var isUntrusted = false
   var isGreeted = false
   var isGone = false
   /// The socket is full; it is watched for room.
@@ -27,8 +37,13 @@ final class FrameClient {
   var removals: [FrameBufferKey] = []
   /// Removals past their deadline.
   var overdue = 0
-  /// Frames in flight past their deadline.
+  /// Frames in flight, or still read, past their deadline. While there are any it gets copies,
+  /// which hold nobody.
   var late = 0
+  /// A frame is ready, but others hold all copies.
+  var waitsForCopy = false
+  var isFlushing = false
+  var hasMoreToFlush = false
   var outputs = [FrameClientOutput](
     repeating: FrameClientOutput(), count: Int(PINHOLE_MAX_OUTPUTS))
 
@@ -53,21 +68,36 @@ final class FrameClient {
     flush()
   }
 
-  func present(_ frame: Frame, _ buffer: OfferedBuffer, timestamp: UInt64) {
+  /// - Parameter acquire: the frame's fence, if it has not signalled.
+  func present(_ frame: Frame, acquire: SharedFD?, timestamp: UInt64) {
     let index = frame.output
     guard outputs.indices.contains(index) else { return }
     if outputs[index].pending != nil {
       outputs[index].hasSkipped = true
       server.counters.dropped &+= 1
     }
-    outputs[index].damage = outputs[index].damage.union(frame.damage)
+    outputs[index].damage.add(frame.damage)
     outputs[index].pending = PendingFrame(
-      buffer: buffer, key: FrameBufferKey(id: buffer.id, generation: buffer.generation),
-      crop: frame.bufferCrop, hold: frame.hold, timestamp: timestamp)
+      buffer: frame.buffer, crop: frame.bufferCrop, hold: frame.hold, copies: frame.copies,
+      acquire: acquire, timestamp: timestamp)
     flush()
-    // A consumer that is behind does not hold the guest.
-    outputs[index].pending?.hold = nil
+    // A consumer that is behind does not hold the guest; one that waits for a fence may.
+    if acquire == nil || takesFences { outputs[index].pending?.hold = nil }
   }
+
+  /// A frame's fence has signalled.
+  func acquired(_ fence: SharedFD) {
+    for index in outputs.indices where outputs[index].pending?.acquire === fence {
+      outputs[index].pending?.acquire = nil
+    }
+    flush()
+    for index in outputs.indices where outputs[index].pending?.acquire == nil {
+      outputs[index].pending?.hold = nil
+    }
+  }
+
+  /// Whether fences may come with messages, both ways.
+  var takesFences: Bool { features & PINHOLE_FEATURE_SYNC_FILE != 0 }
 
   func cursor(_ state: CursorState) {
     guard outputs.indices.contains(state.output) else { return }
@@ -78,7 +108,7 @@ final class FrameClient {
 
   /// Takes a generation back; adds itself to those whom the withdrawal waits for.
   func withdraw(_ key: FrameBufferKey, _ reason: WithdrawReason, _ withdrawal: FrameWithdrawal) {
-    for index in outputs.indices where outputs[index].pending?.key == key {
+    for index in outputs.indices where outputs[index].pending?.shows(key) == true {
       outputs[index].pending = nil
       outputs[index].needsFull = true
       outputs[index].hasSkipped = true
@@ -104,9 +134,9 @@ final class FrameClient {
     guard let buffer = known[key], buffer.withdrawals.contains(where: { $0 === withdrawal })
     else { return }
     known[key]?.withdrawals.removeAll { $0 === withdrawal }
-    releaseFrames(of: key, forget: false)
+    expireFrames(of: key)
     server.counters.closesLate &+= 1
-    guard !buffer.isOverdue else { return }
+    guard !buffer.isOverdue, buffer.state != .closed else { return }
     known[key]?.isOverdue = true
     overdue += 1
     if overdue > Self.maxOverdue {
@@ -120,7 +150,8 @@ final class FrameClient {
 
   // MARK: What the consumer says
 
-  func handle(_ request: FrameRequest) throws(MalformedMessage) {
+  /// - Parameter fds: the descriptors that came; those that are kept are taken out.
+  func handle(_ request: FrameRequest, _ fds: inout [CInt]) throws(MalformedMessage) {
     switch request {
     case .hello(let hello):
       guard !isGreeted else {
@@ -129,9 +160,9 @@ final class FrameClient {
           text: "CONSUMER_HELLO came twice")
       }
       greet(hello)
-    case .frameDone(let output, let serial):
+    case .frameDone(let output, let serial, let withFence):
       try requireGreeting(PINHOLE_FRAME_DONE)
-      try frameDone(output, serial)
+      try frameDone(output, serial, withFence ? try fence(&fds) : nil)
     case .bufferClosed(let key):
       try requireGreeting(PINHOLE_BUFFER_CLOSED)
       try bufferClosed(key)
@@ -148,22 +179,92 @@ final class FrameClient {
 
   private func greet(_ hello: FrameHello) {
     name = hello.name
+    alignment = hello.alignment
+    isCopyOnly = isCopyOnly || hello.isCopyOnly
+    var known = PINHOLE_FEATURE_ALIGNMENT | PINHOLE_FEATURE_COPY_ONLY
+    // Nobody's GPU reads copies, and strangers' descriptors are not to be waited for.
+    if !isCopyOnly { known |= PINHOLE_FEATURE_SYNC_FILE }
+    features = hello.features & known
     helloTimer = nil
     isGreeted = true
     server.greeted(self)
   }
 
-  private func frameDone(_ output: Int, _ serial: UInt64) throws(MalformedMessage) {
-    guard let at = outputs[output].inFlight.firstIndex(where: { $0.serial == serial }) else {
+  /// The fence of a FRAME_DONE.
+  private func fence(_ fds: inout [CInt]) throws(MalformedMessage) -> SharedFD? {
+    guard takesFences else {
+      throw release("fence kind \(PINHOLE_FENCE_SYNC_FILE.rawValue) was not agreed on")
+    }
+    guard let raw = fds.popLast() else { throw release("no descriptor came") }
+    do throws(Errno) {
+      let fence = try SyncFile(checking: OwnedFD(adopting: raw))
+      return fence.isSignalled ? nil : SharedFD(fence.intoFD())
+    } catch { throw release("the descriptor is no sync_file: \(error.message)") }
+  }
+
+  private func release(_ text: String) -> MalformedMessage {
+    MalformedMessage(
+      type: PINHOLE_FRAME_DONE.rawValue,
+      field: UInt32(MemoryLayout<pinhole_frame_done>.offset(of: \.release_kind) ?? 0), text: text)
+  }
+
+  private func frameDone(
+    _ output: Int, _ serial: UInt64, _ fence: SharedFD?
+  ) throws(MalformedMessage) {
+    let frames = outputs[output].inFlight
+    guard let at = frames.firstIndex(where: { $0.serial == serial }), frames[at].fence == nil else {
       throw MalformedMessage(
         code: PINHOLE_ERROR_UNEXPECTED, type: PINHOLE_FRAME_DONE.rawValue,
         field: UInt32(MemoryLayout<pinhole_frame_done>.offset(of: \.serial) ?? 0),
         text: "frame \(serial) of output \(output) is not in flight")
     }
-    let frame = outputs[output].inFlight.remove(at: at)
-    if frame.share == nil { late -= 1 }
     server.counters.framesDone &+= 1
-    server.releases.add(frame.share)
+    if let fence, waitFor(fence, output, at) { return }
+    finishFrame(output, at)
+    flush()
+  }
+
+  /// False where a fence cannot be waited for.
+  private func waitFor(_ fence: SharedFD, _ output: Int, _ at: Int) -> Bool {
+    let serial = outputs[output].inFlight[at].serial
+    do throws(Errno) {
+      outputs[output].inFlight[at].fence = try FenceWatch(fence, on: server.loop) {
+        [unowned self] in fenceSignalled(output, serial)
+      }
+      server.counters.fencesAwaited &+= 1
+      return true
+    } catch {
+      server.log.warning("\(label): cannot wait for a fence: \(error)")
+      return false
+    }
+  }
+
+  private func fenceSignalled(_ output: Int, _ serial: UInt64) {
+    let server = self.server
+    if let at = outputs[output].inFlight.firstIndex(where: { $0.serial == serial }) {
+      let key = outputs[output].inFlight[at].key
+      finishFrame(output, at)
+      finishClosing(key)
+      flush()
+    }
+    server.settle()
+  }
+
+  private func finishFrame(_ output: Int, _ at: Int) {
+    let frame = outputs[output].inFlight.remove(at: at)
+    giveBack(frame.ticket)
+  }
+
+  /// Gives a frame's share back; one that has none was late.
+  private func giveBack(_ ticket: FrameTicket?) {
+    guard let ticket else { return late -= 1 }
+    ticket.last = self
+    server.releases.add(ticket)
+  }
+
+  /// Readers that did not say so are done.
+  func caughtUp() {
+    late = max(0, late - 1)
     flush()
   }
 
@@ -174,65 +275,77 @@ final class FrameClient {
         field: UInt32(MemoryLayout<pinhole_buffer_closed>.offset(of: \.buffer) ?? 0),
         text: "buffer \(key) was not removed")
     }
-    known[key] = nil
+    known[key]?.state = .closed
     if buffer.isOverdue { overdue -= 1 }
-    releaseFrames(of: key, forget: true)
-    for withdrawal in buffer.withdrawals { server.answered(withdrawal) }
+    known[key]?.isOverdue = false
+    for output in outputs.indices {
+      for frame in outputs[output].inFlight where frame.key == key && frame.fence == nil {
+        giveBack(frame.ticket)
+      }
+      outputs[output].inFlight.removeAll { $0.key == key && $0.fence == nil }
+    }
+    finishClosing(key)
     flush()
+  }
+
+  /// Forgets a generation that was closed, once no fence of its frames is pending.
+  private func finishClosing(_ key: FrameBufferKey) {
+    guard let buffer = known[key], buffer.state == .closed,
+      !outputs.contains(where: { $0.inFlight.contains { $0.key == key } })
+    else { return }
+    known[key] = nil
+    for withdrawal in buffer.withdrawals { server.answered(withdrawal) }
   }
 
   // MARK: Giving back
 
-  /// Gives the frames of a generation back, and forgets that they are in flight if asked to.
-  private func releaseFrames(of key: FrameBufferKey, forget: Bool) {
+  /// Gives the frames of a generation back that are in flight; they are late.
+  private func expireFrames(of key: FrameBufferKey) {
     for output in outputs.indices {
       for index in outputs[output].inFlight.indices
       where outputs[output].inFlight[index].key == key {
-        if let share = outputs[output].inFlight[index].share {
-          server.releases.add(share)
-          outputs[output].inFlight[index].share = nil
-          late += 1
-        }
+        expireFrame(output, index)
       }
-      guard forget else { continue }
-      let before = outputs[output].inFlight.count
-      outputs[output].inFlight.removeAll { $0.key == key }
-      late -= before - outputs[output].inFlight.count
     }
   }
 
-  /// Gives frames back that were sent before `limit`.
+  private func expireFrame(_ output: Int, _ index: Int) {
+    guard let ticket = outputs[output].inFlight[index].ticket else { return }
+    server.releases.add(ticket)
+    outputs[output].inFlight[index].ticket = nil
+    late += 1
+  }
+
+  /// Gives frames back whose time is over.
   ///
-  /// - Returns: when the oldest frame was sent that is still in time, nil if there is none.
-  func releaseFrames(sentBefore limit: UInt64) -> UInt64? {
-    var oldest: UInt64?
+  /// - Returns: when the time of the next one is over, `.max` if there is none.
+  func releaseFrames(dueBefore now: UInt64) -> UInt64 {
+    var next = UInt64.max
     for output in outputs.indices {
       for index in outputs[output].inFlight.indices {
         let frame = outputs[output].inFlight[index]
-        guard let share = frame.share else { continue }
-        if frame.sent <= limit {
-          server.releases.add(share)
-          outputs[output].inFlight[index].share = nil
-          late += 1
+        guard frame.ticket != nil else { continue }
+        if frame.due <= now {
+          expireFrame(output, index)
           server.counters.framesLate &+= 1
         } else {
-          oldest = min(oldest ?? .max, frame.sent)
+          next = min(next, frame.due)
         }
       }
     }
-    return oldest
+    return next
   }
 
   /// Forgets all outputs; what their frames in flight keep is the caller's to give back.
-  func takeShares() -> [FrameShare] {
-    let shares = outputs.flatMap { $0.inFlight.compactMap(\.share) }
+  func takeTickets() -> [FrameTicket] {
+    let tickets = outputs.flatMap { $0.inFlight.compactMap(\.ticket) }
     for index in outputs.indices { outputs[index] = FrameClientOutput() }
-    return shares
+    return tickets
   }
 
   /// Gives everything back: the connection has ended.
   func releaseAll() {
-    for share in takeShares() { server.releases.add(share) }
+    for ticket in takeTickets() { server.releases.add(ticket) }
     for buffer in known.values {
       for withdrawal in buffer.withdrawals { server.answered(withdrawal) }
     }

@@ -10,6 +10,18 @@ import VirtioGPU
 extension FrameClient {
   /// Sends what is news: removals first, so that an old generation goes before a new one comes.
   func flush() {
+    // Making a copy may withdraw other copies, which calls this again.
+    hasMoreToFlush = true
+    guard !isFlushing else { return }
+    isFlushing = true
+    while hasMoreToFlush {
+      hasMoreToFlush = false
+      flushOnce()
+    }
+    isFlushing = false
+  }
+
+  private func flushOnce() {
     guard isGreeted, !isGone, !isBlocked else { return }
     guard sendRemovals() else { return }
     for index in outputs.indices where outputs[index].sizeIsNews {
@@ -19,6 +31,7 @@ extension FrameClient {
     for index in outputs.indices where outputs[index].cursorIsNews {
       guard sendCursor(index) else { return }
     }
+    waitsForCopy = false
     for index in outputs.indices where outputs[index].pending != nil {
       guard sendFrame(index) else { return }
     }
@@ -37,56 +50,106 @@ extension FrameClient {
 
   /// Sends the newest frame of an output if the consumer may have it; false if it must stop.
   private func sendFrame(_ index: Int) -> Bool {
-    guard let frame = outputs[index].pending, let size = outputs[index].size,
+    guard outputs[index].size != nil, outputs[index].pending != nil,
       outputs[index].inFlight.count < server.options.maxInFlight
     else { return true }
-    guard frame.crop.width == size.width, frame.crop.height == size.height,
-      frame.crop.fits(width: frame.buffer.layout.width, height: frame.buffer.layout.height)
+    guard let (buffer, crop) = choose(index) else { return true }
+    // Again, because to make a copy may have withdrawn something.
+    guard let frame = outputs[index].pending, let size = outputs[index].size else { return true }
+    guard crop.width == size.width, crop.height == size.height,
+      crop.fits(width: buffer.layout.width, height: buffer.layout.height)
     else {
       outputs[index].pending = nil
       return true
     }
-    switch known[frame.key]?.state {
+    // The one place where memory leaves: whoever must not write gets nothing that can be written.
+    if isCopyOnly, buffer.memory != .copy { return true }
+    let key = FrameBufferKey(buffer)
+    switch known[key]?.state {
     case .offered: break
-    case .removalQueued, .removalSent: return true  // may come again after BUFFER_CLOSED
+    case .removalQueued, .removalSent, .closed: return true  // may come again when it is closed
     case nil:
       guard overdue == 0 else { return true }
       makeRoom()
-      guard send(pinhole_buffer_add(frame.buffer), fd: frame.buffer.fd.raw) else { return false }
-      known[frame.key] = KnownBuffer()
+      guard sendRemovals() else { return false }
+      guard send(pinhole_buffer_add(buffer), fd: buffer.fd.raw) else { return false }
+      known[key] = KnownBuffer()
       outputs[index].needsFull = true
     }
-    guard send(message(index, frame)) else { return false }
-    let now = Clock.now
-    outputs[index].inFlight.append(
-      FrameInFlight(
-        serial: outputs[index].serial, key: frame.key, sent: now,
-        share: FrameShare(frame.buffer, hold: late > 0 ? nil : frame.hold)))
-    outputs[index].pending = nil
-    outputs[index].hasSkipped = false
-    outputs[index].needsFull = false
-    outputs[index].lastCrop = frame.crop
-    outputs[index].damage = Rect(x: 0, y: 0, width: 0, height: 0)
-    server.sentFrame()
+    let message = message(index, frame, key, crop)
+    guard send(message, fd: frame.acquire?.raw ?? -1) else { return false }
+    sent(index, frame, buffer, key, crop)
     return true
   }
 
-  private func message(_ index: Int, _ frame: PendingFrame) -> pinhole_frame {
-    let whole = Rect(x: 0, y: 0, width: frame.crop.width, height: frame.crop.height)
-    let isFull = outputs[index].needsFull || outputs[index].lastCrop != frame.crop
-    let damage = isFull ? whole : outputs[index].damage.intersection(whole) ?? whole
+  private func sent(
+    _ index: Int, _ frame: PendingFrame, _ buffer: OfferedBuffer, _ key: FrameBufferKey,
+    _ crop: Rect
+  ) {
+    let isCopy = buffer.memory == .copy
+    let due = Clock.now &+ (isCopy ? server.copyDeadline : server.options.holdDeadline)
+    // A copy is nothing that the guest would have to wait for.
+    let ticket = server.ticket(buffer, hold: isCopy || late > 0 ? nil : frame.hold, due: due)
+    outputs[index].inFlight.append(
+      FrameInFlight(serial: outputs[index].serial, key: key, due: due, ticket: ticket))
+    outputs[index].pending = nil
+    outputs[index].hasSkipped = false
+    outputs[index].needsFull = false
+    outputs[index].lastCrop = crop
+    outputs[index].damage.clear()
+    server.counters.framesSent &+= 1
+    if isCopy { server.counters.copiesSent &+= 1 }
+    server.armLate(due)
+  }
+
+  /// The memory that this consumer gets for a frame, and the part of it to show; nil as long as
+  /// there is none.
+  private func choose(_ index: Int) -> (OfferedBuffer, Rect)? {
+    guard let frame = outputs[index].pending else { return nil }
+    if let buffer = frame.buffer, mayHave(buffer), frame.acquire == nil || takesFences {
+      return (buffer, frame.crop)
+    }
+    // Pixels that are not drawn yet cannot be copied.
+    guard frame.acquire == nil else { return nil }
+    if let copies = frame.copies {
+      if let copy = copies.copy(aligned: alignment) {
+        let layout = copy.layout
+        return (copy, Rect(x: 0, y: 0, width: layout.width, height: layout.height))
+      }
+      waitsForCopy = true
+      return nil
+    }
+    guard let buffer = frame.buffer, alignment.suits(buffer) else { return nil }
+    return (buffer, frame.crop)
+  }
+
+  private func mayHave(_ buffer: OfferedBuffer) -> Bool {
+    (buffer.memory == .copy || !isCopyOnly && late == 0) && alignment.suits(buffer)
+  }
+
+  private func message(
+    _ index: Int, _ frame: PendingFrame, _ key: FrameBufferKey, _ crop: Rect
+  ) -> pinhole_frame {
+    let whole = Rect(x: 0, y: 0, width: crop.width, height: crop.height)
+    let isFull =
+      outputs[index].needsFull || outputs[index].lastCrop != crop || outputs[index].damage.isEmpty
     outputs[index].serial &+= 1
     var message = pinhole_frame.empty()
     message.output = UInt32(truncatingIfNeeded: index)
     if isFull { message.flags |= PINHOLE_FRAME_FULL }
     if outputs[index].hasSkipped { message.flags |= PINHOLE_FRAME_SKIPPED }
     message.serial = outputs[index].serial
-    message.buffer = frame.key.id
-    message.generation = frame.key.generation
-    message.crop = pinhole_rect(frame.crop)
+    message.buffer = key.id
+    message.generation = key.generation
+    message.crop = pinhole_rect(crop)
     message.timestamp_ns = frame.timestamp
-    message.num_damage = 1
-    message.damage.0 = pinhole_rect(damage)
+    if frame.acquire != nil { message.acquire_kind = PINHOLE_FENCE_SYNC_FILE.rawValue }
+    if isFull {
+      message.num_damage = 1
+      message.damage.0 = pinhole_rect(whole)
+    } else {
+      outputs[index].damage.write(to: &message, within: whole)
+    }
     return message
   }
 
@@ -96,7 +159,7 @@ extension FrameClient {
     let busy = known.first { key, buffer in
       buffer.state == .offered
         && !outputs.contains { output in
-          output.pending?.key == key || output.inFlight.contains { $0.key == key }
+          output.pending?.shows(key) == true || output.inFlight.contains { $0.key == key }
         }
     }
     guard let key = busy?.key else { return }

@@ -1,5 +1,6 @@
 import Buffers
 import Fences
+import Linux
 import VirtioGPU
 
 /// A generation that a consumer knows.
@@ -11,6 +12,8 @@ struct KnownBuffer {
     case removalQueued
     /// BUFFER_CLOSED is due.
     case removalSent
+    /// BUFFER_CLOSED came, but fences of its frames have not signalled.
+    case closed
   }
 
   var state = State.offered
@@ -21,40 +24,30 @@ struct KnownBuffer {
   var isOverdue = false
 }
 
-/// A frame without FRAME_DONE.
+/// A frame without FRAME_DONE, or with one whose fence has not signalled.
 struct FrameInFlight {
   let serial: UInt64
   let key: FrameBufferKey
-  let sent: UInt64
-  /// What is given back with FRAME_DONE; nil once it was given back at the deadline.
-  var share: FrameShare?
-}
-
-/// What a frame in flight keeps from the device: the buffer's use, and perhaps the guest's fence.
-struct FrameShare {
-  let buffer: OfferedBuffer
-  let hold: Hold?
-
-  init(_ buffer: OfferedBuffer, hold: Hold?) {
-    self.buffer = buffer
-    self.hold = hold
-    buffer.beginUse()
-    hold?.retain()
-  }
-
-  func giveBack() {
-    hold?.release()
-    buffer.endUse()
-  }
+  /// When its share is given back without FRAME_DONE.
+  let due: UInt64
+  /// What is given back at the end; nil once it was given back at the deadline.
+  var ticket: FrameTicket?
+  /// FRAME_DONE came with this fence.
+  var fence: FenceWatch?
 }
 
 /// The newest frame of an output, not sent yet.
 struct PendingFrame {
-  var buffer: OfferedBuffer
-  var key: FrameBufferKey
+  /// The buffer for all, nil if there are only copies.
+  var buffer: OfferedBuffer?
   var crop: Rect
   var hold: Hold?
+  var copies: (any CopySource)?
+  /// Not signalled yet.
+  var acquire: SharedFD?
   var timestamp: UInt64
+
+  func shows(_ key: FrameBufferKey) -> Bool { buffer.map { FrameBufferKey($0) == key } ?? false }
 }
 
 /// What a consumer was told about an output, and what it has to be told.
@@ -63,7 +56,7 @@ struct FrameClientOutput {
   var sizeIsNews = false
   var pending: PendingFrame?
   /// What changed since the last frame sent, relative to the crop.
-  var damage = Rect(x: 0, y: 0, width: 0, height: 0)
+  var damage = FrameDamage()
   var hasSkipped = false
   var needsFull = true
   var lastCrop: Rect?
@@ -78,11 +71,15 @@ struct FrameClientOutput {
 final class FrameWithdrawal {
   let key: FrameBufferKey
   let deadline: UInt64
+  /// The dma-buf, whose implicit readers are waited for as well.
+  let buffer: OfferedBuffer
   var waiting = 0
+  var readers: FenceWatch?
   private var released: (() -> Void)?
 
-  init(_ key: FrameBufferKey, deadline: UInt64, _ released: @escaping () -> Void) {
-    self.key = key
+  init(_ buffer: OfferedBuffer, deadline: UInt64, _ released: @escaping () -> Void) {
+    key = FrameBufferKey(buffer)
+    self.buffer = buffer
     self.deadline = deadline
     self.released = released
   }
@@ -90,6 +87,7 @@ final class FrameWithdrawal {
   /// Takes what is to be called at the end; nil the second time.
   func finish() -> (() -> Void)? {
     defer { released = nil }
+    readers = nil
     return released
   }
 }
@@ -97,7 +95,7 @@ final class FrameWithdrawal {
 /// What has to be given back to the device, which may call the server again when it gets it:
 /// so it waits until the server is done with what it was doing.
 struct FrameReleases {
-  private var shares: [FrameShare] = []
+  private var shares: [FrameTicket] = []
   private var calls: [() -> Void] = []
 
   init() {
@@ -106,7 +104,7 @@ struct FrameReleases {
 
   var isEmpty: Bool { shares.isEmpty && calls.isEmpty }
 
-  mutating func add(_ share: FrameShare?) {
+  mutating func add(_ share: FrameTicket?) {
     if let share { shares.append(share) }
   }
 
@@ -114,7 +112,7 @@ struct FrameReleases {
     if let call { calls.append(call) }
   }
 
-  mutating func nextShare() -> FrameShare? { shares.popLast() }
+  mutating func nextShare() -> FrameTicket? { shares.popLast() }
 
   mutating func nextCall() -> (() -> Void)? { calls.isEmpty ? nil : calls.removeFirst() }
 }

@@ -26,7 +26,7 @@ final class FrameListener {
   private var pause: LoopTimer?
 
   init(
-    _ path: String, loop: EventLoop, log: Logger,
+    _ path: String, isOpenToAll: Bool, loop: EventLoop, log: Logger,
     _ connected: @escaping (consuming OwnedFD) -> Void
   ) throws(FrameListenerError) {
     self.path = path
@@ -35,6 +35,7 @@ final class FrameListener {
     self.connected = connected
     do throws(Errno) {
       socket = SharedFD(try Self.bind(path))
+      if isOpenToAll { try retrying("chmod") { chmod(path, 0o666) } }
       identity = Self.identity(of: path)
       pause = try LoopTimer(on: loop) { [unowned self] in watch() }
       token = try loop.watch(socket.raw, for: .readable) { [unowned self] _ in accept() }

@@ -68,6 +68,7 @@ extension pinhole_buffer_add {
     height = buffer.layout.height
     fourcc = buffer.layout.fourcc.rawValue
     flags = buffer.memory == .guestPages ? PINHOLE_BUFFER_DMABUF : PINHOLE_BUFFER_COPY
+    if buffer.isYInverted { flags |= PINHOLE_BUFFER_Y_INVERT }
     modifier = linearModifier
     size = buffer.size
     num_planes = 1

@@ -1,4 +1,5 @@
 import Buffers
+import Fences
 import Glibc
 import Linux
 import PinholeProtocol
@@ -17,8 +18,8 @@ final class FrameNewcomer: DisplaySink {
   }
 
   func present(_ frame: Frame) {
-    guard let buffer = frame.buffer else { return }
-    client.present(frame, buffer, timestamp: Clock.now)
+    let acquire = frame.acquire.flatMap { SyncFile.isSignalled($0.raw) ? nil : $0 }
+    client.present(frame, acquire: acquire, timestamp: Clock.now)
   }
 
   func withdraw(

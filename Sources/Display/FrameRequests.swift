@@ -1,10 +1,11 @@
+import Buffers
 import FrameWire
 import PinholeProtocol
 
 /// A message of a frame consumer with every number checked that can be checked by itself.
 enum FrameRequest {
   case hello(FrameHello)
-  case frameDone(output: Int, serial: UInt64)
+  case frameDone(output: Int, serial: UInt64, withFence: Bool)
   case bufferClosed(FrameBufferKey)
   case ignored
 
@@ -35,19 +36,25 @@ enum FrameRequest {
     let body = message.body
     try message.require(
       body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
+    let kinds = [PINHOLE_FENCE_NONE.rawValue, PINHOLE_FENCE_SYNC_FILE.rawValue]
     try message.require(
-      body.release_kind == PINHOLE_FENCE_NONE.rawValue, \.release_kind,
+      kinds.contains(body.release_kind), \.release_kind,
       "fence kind \(body.release_kind) was not agreed on")
+    let withFence = body.release_kind == PINHOLE_FENCE_SYNC_FILE.rawValue
     try message.require(
       body.release_point == 0, \.release_point, "a point without a timeline")
-    try message.requireDescriptors(fds, 0)
-    return .frameDone(output: Int(body.output), serial: body.serial)
+    try message.requireDescriptors(fds, withFence ? 1 : 0)
+    return .frameDone(output: Int(body.output), serial: body.serial, withFence: withFence)
   }
 }
 
 /// What a consumer asks for.
 struct FrameHello {
   let name: String
+  /// Wanted `PINHOLE_FEATURE_*`.
+  let features: UInt64
+  let isCopyOnly: Bool
+  let alignment: CopyAlignment
 
   init(
     _ message: WireMessage<pinhole_consumer_hello>, _ fds: Int
@@ -74,9 +81,14 @@ struct FrameHello {
     try message.require(
       body.min_version <= PINHOLE_VERSION, \.min_version,
       "this producer speaks version \(PINHOLE_VERSION) only", code: PINHOLE_ERROR_VERSION)
+    isCopyOnly = body.flags & PINHOLE_CONSUMER_COPY_ONLY != 0
     try message.require(
-      body.flags & PINHOLE_CONSUMER_COPY_ONLY == 0, \.flags,
-      "this producer cannot serve copies only", code: PINHOLE_ERROR_UNSUPPORTED)
+      !isCopyOnly || body.features & PINHOLE_FEATURE_COPY_ONLY != 0, \.flags,
+      "the flag COPY_ONLY needs the feature COPY_ONLY", code: PINHOLE_ERROR_UNSUPPORTED)
+    features = body.features
+    let isAligned = features & PINHOLE_FEATURE_ALIGNMENT != 0
+    alignment = CopyAlignment(
+      stride: isAligned ? body.stride_align : 0, height: isAligned ? body.height_align : 0)
     self.name = name
   }
 
@@ -89,5 +101,13 @@ struct FrameHello {
 struct FrameBufferKey: Hashable, CustomStringConvertible {
   let id: UInt32
   let generation: UInt32
+
+  init(id: UInt32, generation: UInt32) {
+    self.id = id
+    self.generation = generation
+  }
+
+  init(_ buffer: OfferedBuffer) { self.init(id: buffer.id, generation: buffer.generation) }
+
   var description: String { "\(id).\(generation)" }
 }

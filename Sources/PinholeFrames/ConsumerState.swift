@@ -84,6 +84,10 @@ extension FrameConsumer {
   }
 
   private func accept(_ frame: ReceivedFrame) throws(MalformedMessage) {
+    let takesFences = (producer?.features ?? 0) & PINHOLE_FEATURE_SYNC_FILE != 0
+    if frame.acquire != nil, !takesFences {
+      throw unexpected(PINHOLE_FRAME, "fences were not agreed on", field: 48)
+    }
     guard let buffer = buffers[frame.buffer] else {
       throw unexpected(PINHOLE_FRAME, "there is no buffer \(frame.buffer)", field: 24)
     }

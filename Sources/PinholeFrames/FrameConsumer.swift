@@ -23,6 +23,12 @@ public final class FrameConsumer {
     public var name: String
     /// Demands read-only copies instead of dma-bufs (`PINHOLE_CONSUMER_COPY_ONLY`).
     public var copyOnly: Bool
+    /// Frames may come with a fence, and ``FrameConsumer/done(_:fence:)`` may take one.
+    public var takesFences: Bool
+    /// Rows shall begin at multiples of so many bytes, a power of two up to 4096; 0 for any.
+    public var strideAlignment: UInt32
+    /// There shall be memory for a multiple of so many rows; 0 for any.
+    public var heightAlignment: UInt32
     /// Closes a removed buffer before ``Event/bufferRemoved(_:reason:)`` is returned.
     ///
     /// Leave it on unless you import descriptors elsewhere; then call
@@ -31,10 +37,14 @@ public final class FrameConsumer {
 
     /// Asks for whatever the producer offers.
     public init(
-      name: String = "consumer", copyOnly: Bool = false, closesRemovedBuffers: Bool = true
+      name: String = "consumer", copyOnly: Bool = false, takesFences: Bool = false,
+      strideAlignment: UInt32 = 0, heightAlignment: UInt32 = 0, closesRemovedBuffers: Bool = true
     ) {
       self.name = name
       self.copyOnly = copyOnly
+      self.takesFences = takesFences
+      self.strideAlignment = strideAlignment
+      self.heightAlignment = heightAlignment
       self.closesRemovedBuffers = closesRemovedBuffers
     }
   }
@@ -96,7 +106,13 @@ public final class FrameConsumer {
     hello.max_version = PINHOLE_VERSION
     if options.copyOnly {
       hello.flags = PINHOLE_CONSUMER_COPY_ONLY
-      hello.features = PINHOLE_FEATURE_COPY_ONLY
+      hello.features |= PINHOLE_FEATURE_COPY_ONLY
+    }
+    if options.takesFences { hello.features |= PINHOLE_FEATURE_SYNC_FILE }
+    if options.strideAlignment > 0 || options.heightAlignment > 0 {
+      hello.features |= PINHOLE_FEATURE_ALIGNMENT
+      hello.stride_align = options.strideAlignment
+      hello.height_align = options.heightAlignment
     }
     WireText.write(options.name, to: &hello.name)
     hello.header = Self.header(PINHOLE_CONSUMER_HELLO, pinhole_consumer_hello.self)
@@ -128,13 +144,17 @@ public final class FrameConsumer {
   /// Tells the producer that a frame is not read any more.
   ///
   /// Every frame needs this. A frame of a buffer that was closed meanwhile is passed over.
-  public func done(_ frame: ReceivedFrame) throws(FramesError) {
+  ///
+  /// - Parameter fence: a sync_file that signals when the GPU has read the frame. It stays the
+  ///   caller's. Only where ``Options/takesFences`` holds (`PINHOLE_FEATURE_SYNC_FILE`).
+  public func done(_ frame: ReceivedFrame, fence: CInt? = nil) throws(FramesError) {
     guard unanswered[frame.output]?.removeValue(forKey: frame.serial) != nil else { return }
     var message = pinhole_frame_done()
     message.header = Self.header(PINHOLE_FRAME_DONE, pinhole_frame_done.self)
     message.output = frame.output
     message.serial = frame.serial
-    try send(message)
+    if fence != nil { message.release_kind = PINHOLE_FENCE_SYNC_FILE.rawValue }
+    try send(message, fds: fence.map { [$0] } ?? [])
   }
 
   /// Tells the producer that nothing of a removed buffer is in use any more.
@@ -155,10 +175,12 @@ public final class FrameConsumer {
     pinhole_header(type: type.rawValue, size: UInt32(MemoryLayout<Body>.size))
   }
 
-  private func send<Body: BitwiseCopyable>(_ body: Body) throws(FramesError) {
+  private func send<Body: BitwiseCopyable>(
+    _ body: Body, fds: [CInt] = []
+  ) throws(FramesError) {
     do throws(Errno) {
       _ = try withUnsafeBytes(of: body) { bytes throws(Errno) in
-        try UnixSocket.send(socket.raw, bytes)
+        try UnixSocket.send(socket.raw, bytes, fds: fds)
       }
     } catch {
       // The producer may have said why before it closed: the next read tells.

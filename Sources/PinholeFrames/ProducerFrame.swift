@@ -6,17 +6,19 @@ import PinholeProtocol
 // Frames and cursors of the producer.
 extension ProducerMessage {
   static func frame(
-    _ message: WireMessage<pinhole_frame>, _ fds: Int
+    _ message: WireMessage<pinhole_frame>, _ fds: inout [CInt]
   ) throws(MalformedMessage) -> ReceivedFrame {
     let body = message.body
-    try message.requireDescriptors(fds, 0)
     try message.require(
       body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
     let known = PINHOLE_FRAME_FULL | PINHOLE_FRAME_SKIPPED
     try message.require(body.flags & ~known == 0, \.flags, "unknown flags \(body.flags)")
+    let kinds = [PINHOLE_FENCE_NONE.rawValue, PINHOLE_FENCE_SYNC_FILE.rawValue]
     try message.require(
-      body.acquire_kind == PINHOLE_FENCE_NONE.rawValue, \.acquire_kind,
+      kinds.contains(body.acquire_kind), \.acquire_kind,
       "fence kind \(body.acquire_kind) was not agreed on")
+    let hasFence = body.acquire_kind == PINHOLE_FENCE_SYNC_FILE.rawValue
+    try message.requireDescriptors(fds.count, hasFence ? 1 : 0)
     try message.require(body.acquire_point == 0, \.acquire_point, "a point without a timeline")
     let crop = PixelRect(body.crop)
     try message.require(
@@ -34,11 +36,13 @@ extension ProducerMessage {
         rect.fits(width: crop.width, height: crop.height), \.damage,
         "\(rect) is outside the crop \(crop)")
     }
+    let fence = fds.popLast().map { ReceivedFence(OwnedFD(adopting: $0)) }
     return ReceivedFrame(
       output: body.output, serial: body.serial,
       buffer: BufferName(number: body.buffer, generation: body.generation), crop: crop,
       damage: damage, isFull: body.flags & PINHOLE_FRAME_FULL != 0,
-      hasSkipped: body.flags & PINHOLE_FRAME_SKIPPED != 0, timestamp: body.timestamp_ns)
+      hasSkipped: body.flags & PINHOLE_FRAME_SKIPPED != 0, timestamp: body.timestamp_ns,
+      acquire: fence)
   }
 
   static func cursor(

@@ -27,7 +27,7 @@ enum ProducerMessage {
     case PINHOLE_OUTPUT: self = .output(try Self.output(WireMessage(packet, header), fds.count))
     case PINHOLE_BUFFER_ADD:
       self = .bufferAdd(try Self.bufferAdd(WireMessage(packet, header), &fds))
-    case PINHOLE_FRAME: self = .frame(try Self.frame(WireMessage(packet, header), fds.count))
+    case PINHOLE_FRAME: self = .frame(try Self.frame(WireMessage(packet, header), &fds))
     case PINHOLE_BUFFER_REMOVE:
       let message = try WireMessage(packet, header, as: pinhole_buffer_remove.self)
       try message.requireDescriptors(fds.count, 0)

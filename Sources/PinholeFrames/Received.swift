@@ -1,3 +1,4 @@
+import Linux
 import PinholeProtocol
 
 /// The producer, as it introduced itself.
@@ -100,6 +101,21 @@ public struct ReceivedFrame: Sendable, Equatable {
   public let hasSkipped: Bool
   /// `CLOCK_MONOTONIC` of the guest's flush, in nanoseconds.
   public let timestamp: UInt64
+  /// To be waited for before the pixels are read; nil when they are there.
+  public let acquire: ReceivedFence?
+}
+
+/// A sync_file that came with a frame (linux/sync_file.h), closed after the last holder.
+public final class ReceivedFence: Sendable, Equatable {
+  private let fd: OwnedFD
+
+  init(_ fd: consuming OwnedFD) { self.fd = fd }
+
+  /// Readable (poll(2)) once the fence has signalled; stays this object's.
+  public var descriptor: CInt { fd.raw }
+
+  /// Two fences are equal if they are the same object.
+  public static func == (a: ReceivedFence, b: ReceivedFence) -> Bool { a === b }
 }
 
 /// Why a generation of a buffer was removed, `PINHOLE_REMOVE_*`.

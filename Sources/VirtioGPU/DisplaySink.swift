@@ -1,5 +1,6 @@
 import Buffers
 import Fences
+import Linux
 
 /// One picture of one output, ready to be looked at.
 public struct Frame {
@@ -18,11 +19,16 @@ public struct Frame {
   public let bufferCrop: Rect
   /// Keeps the guest's fence back; nil for unfenced flushes. Retain it to hold the frame.
   public let hold: Hold?
+  /// Makes copies for those who must not, or cannot, have `buffer`.
+  public let copies: (any CopySource)?
+  /// A sync_file to wait for before the pixels are read; nil when the guest's CPU drew them.
+  public let acquire: SharedFD?
 
   /// Describes a frame; `bufferCrop` is `crop` unless given.
   public init(
     output: Int, crop: Rect, damage: Rect, pixels: PixelSource, buffer: OfferedBuffer?,
-    bufferCrop: Rect? = nil, hold: Hold?
+    bufferCrop: Rect? = nil, hold: Hold?, copies: (any CopySource)? = nil,
+    acquire: SharedFD? = nil
   ) {
     self.output = output
     self.crop = crop
@@ -31,7 +37,18 @@ public struct Frame {
     self.buffer = buffer
     self.bufferCrop = bufferCrop ?? crop
     self.hold = hold
+    self.copies = copies
+    self.acquire = acquire
   }
+}
+
+/// Makes copies of what an output shows, when somebody asks.
+public protocol CopySource: AnyObject {
+  /// A copy of the visible part as it was flushed last, made at most once a flush.
+  ///
+  /// - Returns: nil while consumers hold all copies, or while the output shows something that
+  ///   was not flushed yet.
+  func copy(aligned: CopyAlignment) -> OfferedBuffer?
 }
 
 /// A cursor of one output.

@@ -16,6 +16,8 @@ public struct GPUConfiguration: Sendable {
   public var maxEntries: UInt32 = 65536
   /// Pixels in either direction that a picture may have.
   public var maxDimension: UInt32 = 16384
+  /// Copies of one output's picture that consumers may hold, for each kind of alignment.
+  public var maxCopies = 6
   /// Nanoseconds between looks at the pages of exported buffers.
   public var scanInterval: UInt64 = 5_000_000
 

@@ -16,6 +16,8 @@ public struct GPUCounters: Sendable {
   public internal(set) var copiedFrames: UInt64 = 0
   /// Frames that waited because consumers held every copy.
   public internal(set) var copiesBusy: UInt64 = 0
+  /// Bytes of pixels that were copied, into snapshots and for consumers.
+  public internal(set) var copiedBytes: UInt64 = 0
   /// Times that pages under a shown buffer were found discarded.
   public internal(set) var discards: UInt64 = 0
 }

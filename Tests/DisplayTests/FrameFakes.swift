@@ -17,7 +17,7 @@ struct FakeBuffer {
 
   init(
     _ id: UInt32, _ generation: UInt32 = 1, width: UInt32 = 64, height: UInt32 = 32,
-    fill: UInt8 = 0
+    fill: UInt8 = 0, memory: OfferedBuffer.Memory = .copy
   ) throws {
     label = "frames-test-\(id)-\(generation)-\(Clock.now)"
     let layout = PixelLayout(
@@ -29,7 +29,7 @@ struct FakeBuffer {
     try MemFD.add([.shrink, .grow, .futureWrite, .seal], to: file.raw)
     offered = OfferedBuffer(
       id: id, generation: generation, layout: layout, size: UInt64(size), fd: SharedFD(file),
-      memory: .copy)
+      memory: memory)
   }
 }
 
@@ -84,11 +84,11 @@ final class FrameBench {
   }
 
   /// A socket whose other end the server has.
-  func socket() throws -> OwnedFD {
+  func socket(copiesOnly: Bool = false) throws -> OwnedFD {
     let pair = try UnixSocket.Pair(.seqpacket)
     var ours: OwnedFD?
     pair.split { first, second in
-      server.serve(first)
+      server.serve(first, copiesOnly: copiesOnly)
       ours = consume second
     }
     guard let ours = ours.take() else { throw Errno(EBADF, "socketpair") }

@@ -142,7 +142,12 @@ enum RawConsumer {
     Case("output", PINHOLE_ERROR_MALFORMED, field: 8, done { $0.output = 16 }),
     Case("another output", PINHOLE_ERROR_UNEXPECTED, field: 16, done { $0.output = 1 }),
     Case("serial", PINHOLE_ERROR_UNEXPECTED, field: 16, done { $0.serial = 2 }),
-    Case("release_kind", PINHOLE_ERROR_MALFORMED, field: 12, done { $0.release_kind = 1 }),
+    Case("release_kind", PINHOLE_ERROR_MALFORMED, field: 12, done { $0.release_kind = 2 }),
+    Case(
+      "release without a fence", PINHOLE_ERROR_MALFORMED, field: none, done { $0.release_kind = 1 }),
+    Case(
+      "a fence not agreed on", PINHOLE_ERROR_MALFORMED, field: 12, done { $0.release_kind = 1 },
+      fds: 1),
     Case("release_point", PINHOLE_ERROR_MALFORMED, field: 24, done { $0.release_point = 1 }),
     Case("done with a descriptor", PINHOLE_ERROR_MALFORMED, field: none, done { _ in }, fds: 1),
     Case("not removed", PINHOLE_ERROR_UNEXPECTED, field: 8, RawConsumer.closed(1, 1)),

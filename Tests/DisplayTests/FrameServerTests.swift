@@ -55,7 +55,7 @@ import Testing
         "frame 0 serial 1 buffer 1.1 damage 0,0 64x32 full",
         "frame 0 serial 2 buffer 1.1 damage 1,2 3x4",
       ])
-    #expect(buffer.offered.uses == 3)
+    #expect(buffer.offered.uses == 2)
   }
 
   @Test func demandFollowsTheConsumers() throws {

@@ -27,7 +27,7 @@ import VirtioGPU
     let buffer = try FakeBuffer(1)
     try bench.show(buffer)
     for consumer in consumers { _ = try bench.events(consumer) }
-    #expect(buffer.offered.uses == 2)
+    #expect(buffer.offered.uses == 1)
     var released = 0
     bench.server.withdraw(buffer.offered, reason: .discarded) { released += 1 }
     for consumer in consumers {

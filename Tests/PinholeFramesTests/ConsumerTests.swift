@@ -127,7 +127,7 @@ import Testing
       ReceivedFrame(
         output: 0, serial: 1, buffer: buffer.name,
         crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
-        hasSkipped: false, timestamp: 0))
+        hasSkipped: false, timestamp: 0, acquire: nil))
     #expect(try bench.heard() == nil)
   }
 

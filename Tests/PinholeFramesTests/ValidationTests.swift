@@ -112,7 +112,9 @@ import Testing
         $0.crop.width = 8
         $0.damage.0 = $0.crop
       }),
-    Case("acquire_kind", field: 48, frame { $0.acquire_kind = 1 }),
+    Case("acquire_kind", field: 48, frame { $0.acquire_kind = 2 }),
+    Case("a fence that is missing", field: nil, frame { $0.acquire_kind = 1 }),
+    Case("a fence not agreed on", field: 48, frame { $0.acquire_kind = 1 }, fds: 1),
     Case("acquire_point", field: 56, frame { $0.acquire_point = 1 }),
     Case("no damage", field: 52, frame { $0.num_damage = 0 }),
     Case("much damage", field: 52, frame { $0.num_damage = 17 }),
