@@ -26,7 +26,7 @@ extension GPUDevice {
       if resource.imageIsStale, !resource.isIrregular { try resource.snapshot() }
       return try resource.ensureImage().pixels
     } catch {
-      log.warning("no memory for a snapshot of resource \(resource.id)")
+      _ = refuse(.memory)
       return nil
     }
   }
@@ -38,9 +38,10 @@ extension GPUDevice {
   func present(_ scanout: Scanout, _ damage: Rect, hold: Hold?) {
     guard let resource = scanout.resource else { return }
     let renewed = verify(resource)
-    let frame = makeFrame(
-      scanout, resource, renewed ? scanout.everything : damage, hold: hold)
-    guard let frame else { return }
+    let isWhole = renewed || scanout.isNew
+    scanout.isNew = false
+    let frame = makeFrame(scanout, resource, isWhole ? scanout.everything : damage, hold: hold)
+    guard let frame else { return scanout.isNew = isWhole }
     scanout.hasPicture = true
     counters.frames &+= 1
     for sink in sinks { sink.present(frame) }
@@ -58,39 +59,29 @@ extension GPUDevice {
   ) -> Frame? {
     var buffer: OfferedBuffer?
     var bufferCrop = scanout.rect
+    // Copies of frames that need none must be able to catch up later.
+    for pool in scanout.pools { pool.copies.damage(damage) }
     if wantsBuffers, withBuffer {
       if directBufferAllowed(resource) { buffer = export(resource) }
       if buffer == nil {
-        guard let pixels = pixels(of: resource) else { return nil }
-        buffer = copy(scanout, pixels, damage)
+        buffer = copyForAll(scanout)
         bufferCrop = scanout.everything
       }
     }
     guard let pixels = pixels(of: resource) else { return nil }
-    if buffer?.memory == .guestPages {
-      counters.directFrames &+= 1
-      // The copies miss this frame; they must catch up when the guest is shown in copies again.
-      scanout.pool?.damage(damage)
-    }
+    if buffer?.memory == .guestPages { counters.directFrames &+= 1 }
     return Frame(
       output: scanout.index, crop: scanout.rect, damage: damage, pixels: pixels,
-      buffer: buffer, bufferCrop: bufferCrop, hold: hold)
+      buffer: buffer, bufferCrop: bufferCrop, hold: hold, copies: scanout)
   }
 
   private func directBufferAllowed(_ resource: Resource) -> Bool {
     configuration.mode != .copy && showsDirectly(resource)
   }
 
-  /// A copy of the scanout's picture for consumers; nil while they hold all copies.
-  private func copy(
-    _ scanout: Scanout, _ pixels: PixelSource, _ damage: Rect
-  ) -> OfferedBuffer? {
-    if scanout.pool?.fourcc != pixels.layout.fourcc {
-      dropPool(of: scanout, .unused)
-      scanout.pool = CopyPool(
-        width: scanout.rect.width, height: scanout.rect.height, fourcc: pixels.layout.fourcc)
-    }
-    let made = scanout.pool?.update(from: pixels, crop: scanout.rect, damage: damage)
+  /// A copy for every consumer, where the guest's pages cannot be shown; nil while they hold all.
+  private func copyForAll(_ scanout: Scanout) -> OfferedBuffer? {
+    let made = copy(of: scanout, aligned: .usual)
     if let made, made.onIdle == nil {
       made.onIdle = { [unowned self, unowned scanout] in copyReleased(scanout) }
     }
@@ -99,15 +90,52 @@ extension GPUDevice {
     return made
   }
 
+  /// A copy of what the scanout showed at the last flush; nil while consumers hold all.
+  func copy(of scanout: Scanout, aligned: CopyAlignment) -> OfferedBuffer? {
+    guard !scanout.isNew, let resource = scanout.resource, let pixels = pixels(of: resource)
+    else { return nil }
+    if scanout.pools.contains(where: { $0.copies.fourcc != pixels.layout.fourcc }) {
+      dropPool(of: scanout, .unused)
+    }
+    guard let pool = pool(of: scanout, aligned.pooled, pixels.layout.fourcc) else { return nil }
+    if let current = pool.current { return current }
+    let before = pool.copiedBytes
+    let nothing = Rect(x: 0, y: 0, width: 0, height: 0)
+    let made = pool.update(from: pixels, crop: scanout.rect, damage: nothing)
+    counters.copiedBytes &+= pool.copiedBytes &- before
+    return made
+  }
+
+  /// As many copies as the budget has room for.
+  private func pool(
+    of scanout: Scanout, _ alignment: CopyAlignment, _ fourcc: FourCC
+  ) -> CopyPool? {
+    if let pool = scanout.pools.first(where: { $0.copies.alignment == alignment }) {
+      return pool.copies
+    }
+    let (width, height) = (scanout.rect.width, scanout.rect.height)
+    let row = UInt64(width) * 4 + UInt64(alignment.stride)
+    let rows = UInt64(height) + UInt64(alignment.height)
+    for limit in stride(from: configuration.maxCopies, through: 1, by: -1) {
+      guard let share = budget.take(row * rows * UInt64(limit)) else { continue }
+      let pool = CopyPool(
+        width: width, height: height, fourcc: fourcc, alignment: alignment, limit: limit)
+      scanout.pools.append((pool, share))
+      return pool
+    }
+    _ = refuse(.memory)
+    return nil
+  }
+
   private func copyReleased(_ scanout: Scanout) {
     guard scanout.owesFrame, scanout.hasPicture else { return }
     present(scanout, scanout.everything, hold: nil)
   }
 
   func dropPool(of scanout: Scanout, _ reason: WithdrawReason) {
-    guard let pool = scanout.pool else { return }
-    scanout.pool = nil
-    for buffer in pool.offered {
+    let pools = scanout.pools
+    scanout.pools = []
+    for buffer in pools.flatMap(\.copies.offered) {
       for sink in sinks { sink.withdraw(buffer, reason: reason) {} }
     }
   }

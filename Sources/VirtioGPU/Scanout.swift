@@ -9,7 +9,10 @@ final class Scanout {
   private(set) var rect = Rect(x: 0, y: 0, width: 0, height: 0)
   var policy = ScanoutPolicy()
   /// Copies for consumers, made when they are first needed.
-  var pool: CopyPool?
+  var pools: [(copies: CopyPool, share: HostShare)] = []
+  weak var device: GPUDevice?
+  /// Shows something else since its last frame: whatever the guest says changed, all of it did.
+  var isNew = false
   /// A frame could not be shown because consumers hold every copy.
   var owesFrame = false
   /// Whether anything was flushed since the guest set it.
@@ -32,10 +35,15 @@ final class Scanout {
     resource?.scanouts -= 1
     new?.scanouts += 1
     if resource !== new { hasPicture = hasPicture && new != nil }
+    if resource !== new || part != rect { isNew = true }
     resource = new
     rect = part
     owesFrame = false
     if new == nil { hasPicture = false }
     return resized
   }
+}
+
+extension Scanout: CopySource {
+  func copy(aligned: CopyAlignment) -> OfferedBuffer? { device?.copy(of: self, aligned: aligned) }
 }
