@@ -40,6 +40,8 @@ final class Daemon {
       store.onDiscard = options.detector == .none ? .ignore : options.onDiscard
       var configuration = GPUConfiguration()
       configuration.mode = options.scanout
+      options.budgets.apply(to: &configuration)
+      store.pinBudget = options.budgets.maxPinned.bytes
       device = try GPUDevice(
         configuration, memory: memory, store: store,
         holds: try HoldQueue(on: loop, deadline: UInt64(options.holdDeadline) * 1_000_000),
@@ -83,6 +85,7 @@ final class Daemon {
     guard let path = options.framesSocket else { return }
     let frames = try explain("cannot serve frames") { () throws(Errno) in
       var settings = FrameServer.Options()
+      settings.maxConsumers = options.budgets.maxConsumers
       settings.holdDeadline = UInt64(options.holdDeadline) * 1_000_000
       settings.closeDeadline = settings.holdDeadline
       return try FrameServer(loop: loop, options: settings, log: log)

@@ -1,4 +1,5 @@
 import Glibc
+import Linux
 import Logging
 
 /// Writes each message as one line to standard error: `pinhole: warning: …`.
@@ -7,6 +8,8 @@ import Logging
 struct LogLines: LogHandler {
   var metadata: Logger.Metadata = [:]
   var logLevel: Logger.Level = .info
+  /// Shared by all loggers of the process.
+  let limit: Locked<LineLimit>
 
   subscript(metadataKey key: String) -> Logger.Metadata.Value? {
     get { metadata[key] }
@@ -14,7 +17,42 @@ struct LogLines: LogHandler {
   }
 
   func log(event: LogEvent) {
+    let (isAllowed, suppressed) = limit.withLock { $0.admit(at: Clock.now) }
+    if suppressed > 0 { complain("\(suppressed) more lines suppressed") }
+    guard isAllowed else { return }
     let prefix = event.level == .info ? "" : "\(event.level): "
     complain(prefix + "\(event.message)")
+  }
+}
+
+/// How many lines a second may be written: whoever provokes messages cannot fill a disk.
+struct LineLimit {
+  /// Lines in each second; 0 for any number.
+  let perSecond: Int
+  private var second: UInt64 = 0
+  private var written = 0
+  private var suppressed = 0
+
+  init(perSecond: Int) { self.perSecond = perSecond }
+
+  /// Asks for one line.
+  ///
+  /// - Parameter now: nanoseconds of a clock that never goes back.
+  /// - Returns: whether to write it, and how many were suppressed before, told once.
+  mutating func admit(at now: UInt64) -> (isAllowed: Bool, suppressed: Int) {
+    guard perSecond > 0 else { return (true, 0) }
+    var before = 0
+    if now / 1_000_000_000 != second {
+      second = now / 1_000_000_000
+      written = 0
+      before = suppressed
+      suppressed = 0
+    }
+    guard written < perSecond else {
+      suppressed += 1
+      return (false, before)
+    }
+    written += 1
+    return (true, before)
   }
 }

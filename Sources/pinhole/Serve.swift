@@ -41,6 +41,8 @@ struct Serve: ParsableCommand {
       "Milliseconds that consumers may keep a fenced flush waiting.", visibility: .hidden))
   var holdDeadline: UInt32 = 40
 
+  @OptionGroup(title: "Budgets") var budgets: BudgetOptions
+
   @Option(help: "Least severe messages to log: trace, debug, info, notice, warning or error.")
   var logLevel: Logger.Level = .info
 
@@ -69,8 +71,9 @@ struct Serve: ParsableCommand {
       return
     }
     let level = logLevel
+    let limit = Locked(LineLimit(perSecond: budgets.maxLogLines))
     LoggingSystem.bootstrap { _ in
-      var handler = LogLines()
+      var handler = LogLines(limit: limit)
       handler.logLevel = level
       return handler
     }
