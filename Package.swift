@@ -33,6 +33,9 @@ let package = Package(
     .target(name: "PinholeProtocol", path: "Protocol", publicHeadersPath: "include"),
     room("Linux", ["CLinux"]),
     room("GuestMemory", ["Linux", "CLinux", log]),
+    .systemLibrary(
+      name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
+    room("Sandbox", ["CSeccomp", "Linux", "CLinux"]),
     room("Virtqueue", ["GuestMemory", "Linux"]),
     room("VhostUser", ["Virtqueue", "GuestMemory", "Linux", "CLinux", log]),
     room("Buffers", ["GuestMemory", "Linux", "CLinux", log]),
@@ -56,10 +59,14 @@ let package = Package(
       name: "pinhole",
       dependencies: [
         "FakeGuest", "PinholeFrames", "Pictures", "Display", "VirtioGPU", "VhostUser", "Buffers",
-        "GuestMemory", "Linux", log,
+        "GuestMemory", "Sandbox", "Linux", "CLinux", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: settings),
     tests("LinuxTests", ["Linux"]),
+    .executableTarget(
+      name: "sandbox-probe", dependencies: ["Sandbox", "Linux", "CLinux"],
+      path: "Tests/SandboxProbe", swiftSettings: settings),
+    tests("SandboxTests", ["sandbox-probe", "pinhole", "Sandbox", "FakeGuest", "Linux", "CLinux"]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),

@@ -1,0 +1,100 @@
+import CLinux
+import Glibc
+import Linux
+import Sandbox
+
+/// The calls that can be tried; each returns 0 or an errno.
+struct Calls {
+  let all: [String: () -> CInt]
+
+  init(_ path: String) {
+    // Opened before anything is given up, as the daemon does.
+    let null = open("/dev/null", O_RDWR)
+    let map = open("/proc/self/pagemap", O_RDONLY)
+    let parent = getppid()
+    let mmapPage = mmap(nil, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    all = [
+      "nothing": { 0 },
+      "open": { Self.outcome(open("/etc/passwd", O_RDONLY)) },
+      "thread-open": { Self.outcome(open("/etc/passwd", O_RDONLY)) },
+      "list": { opendir("/") == nil ? errno : 0 },
+      "create": { Self.outcome(open(path + ".new", O_RDWR | O_CREAT, 0o600)) },
+      "unlink": { Self.outcome(unlink(path)) },
+      "rename": { Self.outcome(rename(path, path + ".new")) },
+      "inet": { Self.outcome(socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)) },
+      "connect-unix": { Self.connectUnix(path) },
+      "exec": { Self.exec() },
+      "fork": { Self.outcome(fork()) },
+      "thread": { Self.thread() },
+      "ptrace": { Self.outcome(CInt(truncatingIfNeeded: Self.call(101, 0, 0, 0))) },
+      "kill-parent": { Self.outcome(kill(parent, 0)) },
+      "setuid": { Self.outcome(setuid(0)) },
+      "io-uring": { Self.outcome(CInt(truncatingIfNeeded: Self.call(425, 1, 0, 0))) },
+      "userfaultfd": { Self.outcome(ph_uffd_from_syscall(), isNegated: true) },
+      "ioctl-terminal": { Self.outcome(ph_ioctl_int(null, 0x5401, 0), isNegated: true) },
+      "ioctl-high-bits": {
+        // The kernel looks at the lower half of a request only.
+        Self.outcome(CInt(truncatingIfNeeded: Self.call(16, Int(null), 1 << 32 | 0x5401, 0)))
+      },
+      "ioctl-dma-buf": {
+        Self.outcome(ph_ioctl_int(null, UInt(ph_REQUEST_DMA_BUF_SYNC), 0), isNegated: true)
+      },
+      "scan": {
+        var region = ph_page_region()
+        var walked: UInt64 = 0
+        let page = UInt64(UInt(bitPattern: mmapPage)) & ~4095
+        return Self.outcome(
+          ph_pagemap_scan_absent(map, page, page + 4096, &region, 1, &walked), isNegated: true)
+      },
+      "exec-memory": { Self.map(PROT_READ | PROT_EXEC) },
+      "memory": { Self.map(PROT_READ | PROT_WRITE) },
+      "memfd": { Self.memfd() },
+      "dup-onto": { Self.outcome(fcntl(null, F_DUPFD, 50)) },
+      "capabilities": { Sandbox.hasCapabilities ? EPERM : 0 },
+      "privileges": { Sandbox.canGainPrivileges ? EPERM : 0 },
+      "abort": { abort() },
+    ]
+  }
+
+  private static func outcome(_ result: CInt, isNegated: Bool = false) -> CInt {
+    guard result < 0 else { return 0 }
+    return isNegated ? 0 &- result : errno
+  }
+
+  // Numbers of x86-64, the only architecture that the tests of these run on.
+  private static func call(_ number: Int, _ a: Int, _ b: Int, _ c: Int) -> Int {
+    ph_raw_call(number, a, b, c)
+  }
+
+  private static func connectUnix(_ path: String) -> CInt {
+    do throws(Errno) {
+      _ = try UnixSocket.connect(path, kind: .stream)
+      return 0
+    } catch { return error.code }
+  }
+
+  private static func exec() -> CInt {
+    guard let program = strdup("/bin/true") else { return ENOMEM }
+    var arguments: [UnsafeMutablePointer<CChar>?] = [program, nil]
+    return outcome(execv(program, &arguments))
+  }
+
+  private static func thread() -> CInt {
+    do throws(Errno) {
+      _ = try Thread("probe") {}
+      return 0
+    } catch { return error.code }
+  }
+
+  private static func map(_ protection: CInt) -> CInt {
+    let p = mmap(nil, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    return p == MAP_FAILED ? errno : 0
+  }
+
+  private static func memfd() -> CInt {
+    do throws(Errno) {
+      _ = try MemFD.create("probe", size: 4096, seals: [.shrink, .grow])
+      return 0
+    } catch { return error.code }
+  }
+}
