@@ -3,7 +3,7 @@
 SWIFT ?= swift
 TESTS := .build-tests
 
-.PHONY: all build deps demo demo-full test unit kernel-test guest-test lint fuzz format install clean help
+.PHONY: all build deps demo demo-full test unit kernel-test guest-test kernel-test-new storm lint fuzz format install clean help
 
 all: build
 
@@ -12,6 +12,7 @@ help:
 	@echo "make demo       a Linux guest's picture, discarded and redrawn: look at demo/sheet.png"
 	@echo "make test       every test: unit, kernel (in a VM), real guests"
 	@echo "make unit       tests that need no device and no privilege"
+	@echo "make storm      discard pages at random under a guest that draws, in a VM"
 	@echo "make lint       format and import rules"
 	@echo "make fuzz       all fuzz targets for SECONDS=10 each, or one: TARGET=gpu"
 	@echo "make install    install to PREFIX (default /usr/local), with the libvirt descriptor"
@@ -36,6 +37,18 @@ unit: deps
 
 kernel-test: build
 	Tests/run kernel
+
+# The same on the newest kernel of Debian's sid.
+kernel-test-new: build
+	PINHOLE_KERNEL=new Tests/run kernel
+
+# Discards under fire, on the real udmabuf in a VM: make storm DETECTOR=faults PUNCHES=1000000
+DETECTOR ?= scan
+PUNCHES ?= 100000
+STORM ?=
+storm: build
+	vm/run -M 2G -t 7200 -- .build/release/pinhole guest storm --detector $(DETECTOR) \
+	  --punches $(PUNCHES) --bursts-per-frame 10 $(STORM)
 
 guest-test: build
 	Tests/run guest
