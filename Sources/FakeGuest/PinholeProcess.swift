@@ -63,6 +63,13 @@ package final class PinholeProcess {
     return child.waitForEnd(milliseconds: milliseconds)
   }
 
+  /// How many areas of memory it has mapped, and how many of these are memfds and dma-bufs.
+  package var mappings: (all: Int, files: Int) {
+    let table = (try? WholeFile.read("/proc/\(child.pid)/maps")) ?? []
+    let lines = String(decoding: table, as: UTF8.self).split(separator: "\n")
+    return (lines.count, lines.count { $0.contains("memfd:") || $0.contains("dmabuf") })
+  }
+
   /// Descriptors that it has open now.
   package var descriptorCount: Int {
     guard let directory = opendir("/proc/\(child.pid)/fd") else { return 0 }

@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 import GuestMemory
 import Linux
 import Testing
@@ -233,6 +234,21 @@ struct RingLifeTests {
       try peer.send(.setVringKick, VringDescriptor(index: 0).bytes, fds: [pair.first.raw])
       try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
     }
+    try peer.spin()
+    #expect(peer.log.text == ["error: queue 0: its kick descriptor is dead"])
+    #expect(peer.reason == nil)
+  }
+
+  @Test("A kick descriptor that can be read for ever without an end is let alone")
+  func endlessKick() throws {
+    let peer = try FrontEnd()
+    let guest = try Guest()
+    try peer.handshake()
+    try peer.start(guest, enable: false)
+    let pair = try UnixSocket.Pair(.stream)
+    #expect(shutdown(pair.second.raw, CInt(SHUT_WR)) == 0)
+    try peer.send(.setVringKick, VringDescriptor(index: 0).bytes, fds: [pair.first.raw])
+    try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
     try peer.spin()
     #expect(peer.log.text == ["error: queue 0: its kick descriptor is dead"])
     #expect(peer.reason == nil)
