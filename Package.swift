@@ -71,6 +71,7 @@ let package = Package(
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
     tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
+    tests("FencesTests", ["Fences", "Linux"]),
     tests(
       "VirtioGPUTests",
       [
@@ -95,8 +96,7 @@ let package = Package(
       "KernelTests",
       [
         "puncher", "AllocationCounter", "pinhole", "FakeGuest", "PinholeFrames", "Buffers",
-        "GuestMemory", "Linux",
-        "CLinux",
+        "GuestMemory", "Linux", "CLinux", "Display", "Fences", "VirtioGPU", log,
       ]),
   ],
   swiftLanguageModes: [.v6]

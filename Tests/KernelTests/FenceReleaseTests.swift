@@ -1,0 +1,192 @@
+import FakeGuest
+import Glibc
+import Linux
+import PinholeFrames
+import Testing
+
+/// A guest's flush and the GPUs that read its picture, with real fences of the kernel.
+@Suite(
+  .serialized,
+  .enabled(
+    if: access("/dev/udmabuf", R_OK | W_OK) == 0 && Vgem.isHere, "needs /dev/udmabuf and vgem"))
+struct FenceReleaseTests {
+  /// A guest with a blob on screen; its flushes are fenced.
+  private final class Scene {
+    let pinhole: PinholeProcess
+    let driver: GPUDriver
+    let buffer: Framebuffer
+    private(set) var answered = 0
+    private var fence: UInt64 = 0
+
+    init(deadline: Int) throws {
+      pinhole = try PinholeProcess(
+        ["--scanout", "direct", "--hold-deadline", "\(deadline)", "--log-level", "info"])
+      let ram = try GuestRAM(size: 16 << 20)
+      driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+      buffer = try Framebuffer(
+        driver, resource: 1, width: 320, height: 240, kind: .blob, placement: .scattered(seed: 3))
+      try buffer.show()
+    }
+
+    func consumer(fences: Bool = true) throws -> FrameConsumer {
+      let consumer = try FrameConsumer(
+        path: pinhole.framesSocket, options: .init(name: "fences", takesFences: fences))
+      guard case .connected = try #require(try consumer.next(timeout: 5000)) else {
+        throw Errno(EPROTO, "connect")
+      }
+      return consumer
+    }
+
+    /// Sends a flush with a fence and does not wait for its answer.
+    func flush() throws {
+      fence += 1
+      let mine = fence
+      for command in buffer.flushCommands(fence: fence) {
+        try driver.send(command) { [self] in if $0.fence == mine { answered += 1 } }
+      }
+      try driver.kick()
+    }
+
+    /// The next frame that a consumer is told of.
+    func frame(_ consumer: FrameConsumer) throws -> ReceivedFrame {
+      while let event = try consumer.next(timeout: 5000) {
+        if case .frame(let frame) = event { return frame }
+      }
+      throw Errno(ETIMEDOUT, "frame")
+    }
+
+    /// Returns once pinhole has served all that it was sent: newcomers are greeted in their turn.
+    func settle() throws {
+      for _ in 0..<2 {
+        _ = try consumer()
+        try driver.perform(.getDisplayInfo)
+        try driver.poll()
+      }
+    }
+
+    func waitForAnswer(_ number: Int) throws {
+      try driver.wait(for: "the answer to flush \(number)") { self.answered == number }
+    }
+  }
+
+  @Test func aFlushWaitsForTheFenceOfFrameDone() throws {
+    let scene = try Scene(deadline: 8000)
+    let consumer = try scene.consumer()
+    let gpu = try FenceGPU()
+    try scene.flush()
+    try consumer.done(try scene.frame(consumer), fence: gpu.fence.raw)
+    try scene.settle()
+    #expect(scene.answered == 0)
+    try gpu.finish()
+    try scene.waitForAnswer(1)
+    #expect(scene.pinhole.terminate() == 0, "\(scene.pinhole.log)")
+    #expect(scene.pinhole.log.contains("late 0,"), "\(scene.pinhole.log)")
+  }
+
+  @Test func aFlushWaitsForEveryConsumersFence() throws {
+    let scene = try Scene(deadline: 8000)
+    let consumers = [
+      try scene.consumer(), try scene.consumer(), try scene.consumer(fences: false),
+    ]
+    let gpus = [try FenceGPU(), try FenceGPU()]
+    try scene.flush()
+    for (consumer, gpu) in zip(consumers, gpus) {
+      try consumer.done(try scene.frame(consumer), fence: gpu.fence.raw)
+    }
+    try scene.settle()
+    #expect(scene.answered == 0)
+    try gpus[1].finish()
+    try scene.settle()
+    #expect(scene.answered == 0)
+    try consumers[2].done(try scene.frame(consumers[2]))
+    try scene.settle()
+    #expect(scene.answered == 0)
+    try gpus[0].finish()
+    try scene.waitForAnswer(1)
+  }
+
+  @Test func implicitReadersAreWaitedForToo() throws {
+    let scene = try Scene(deadline: 8000)
+    let consumer = try scene.consumer(fences: false)
+    let vgem = try Vgem()
+    try scene.flush()
+    let frame = try scene.frame(consumer)
+    let buffer = try #require(consumer.buffers[frame.buffer])
+    let reading = try vgem.attach(to: buffer.descriptor)
+    try consumer.done(frame)
+    try scene.settle()
+    #expect(scene.answered == 0)
+    try vgem.signal(reading)
+    try scene.waitForAnswer(1)
+    #expect(scene.pinhole.terminate() == 0, "\(scene.pinhole.log)")
+    #expect(scene.pinhole.log.contains("late 0,"), "\(scene.pinhole.log)")
+  }
+
+  @Test(arguments: [true, false])
+  func pastItsDeadlineAConsumerGetsCopies(_ isExplicit: Bool) throws {
+    let scene = try Scene(deadline: 2500)
+    let consumer = try scene.consumer(fences: isExplicit)
+    let gpu = try FenceGPU()
+    try scene.flush()
+    let first = try scene.frame(consumer)
+    let buffer = try #require(consumer.buffers[first.buffer])
+    #expect(buffer.memory == .dmaBuf)
+    var reading: UInt32 = 0
+    if isExplicit {
+      try consumer.done(first, fence: gpu.fence.raw)
+    } else {
+      reading = try gpu.vgem.attach(to: buffer.descriptor)
+      try consumer.done(first)
+    }
+    try scene.waitForAnswer(1)
+    // The GPU still reads: the guest is not kept waiting again.
+    for number in 2...4 {
+      try scene.flush()
+      let frame = try scene.frame(consumer)
+      #expect(consumer.buffers[frame.buffer]?.memory == .copy)
+      try scene.waitForAnswer(number)
+      try consumer.done(frame)
+    }
+    if isExplicit { try gpu.finish() } else { try gpu.vgem.signal(reading) }
+    try scene.settle()
+    try scene.flush()
+    let last = try scene.frame(consumer)
+    #expect(consumer.buffers[last.buffer]?.memory == .dmaBuf)
+    try consumer.done(last)
+    try scene.waitForAnswer(5)
+    #expect(scene.pinhole.terminate() == 0, "\(scene.pinhole.log)")
+    #expect(!scene.pinhole.log.contains("late 0,"), "\(scene.pinhole.log)")
+  }
+
+  @Test func pagesAreNotReusedWhileAGPUReadsThem() throws {
+    let scene = try Scene(deadline: 8000)
+    let consumer = try scene.consumer()
+    let gpu = try FenceGPU()
+    try scene.flush()
+    try consumer.done(try scene.frame(consumer), fence: gpu.fence.raw)
+    var isDestroyed = false
+    try scene.driver.send(.unref(1)) { _ in isDestroyed = true }
+    try scene.driver.kick()
+    // The library answers BUFFER_CLOSED.
+    while let event = try consumer.next(timeout: 5000) {
+      if case .bufferRemoved = event { break }
+    }
+    try scene.settle()
+    #expect(!isDestroyed)
+    try gpu.finish()
+    try scene.driver.wait(for: "the answer to UNREF") { isDestroyed }
+    try scene.waitForAnswer(1)
+  }
+
+  @Test func aConsumerThatLeavesTakesItsFenceAlong() throws {
+    let scene = try Scene(deadline: 8000)
+    var consumer: FrameConsumer? = try scene.consumer()
+    let gpu = try FenceGPU()
+    try scene.flush()
+    if let consumer { try consumer.done(try scene.frame(consumer), fence: gpu.fence.raw) }
+    try scene.settle()
+    #expect(scene.answered == 0)
+    consumer = nil
+    try scene.waitForAnswer(1)
+  }
+}
