@@ -27,6 +27,8 @@ enum GPUTarget {
     case reset
     case memory
     case stopAndGo
+    /// Somebody discards pages: first page, how many.
+    case punch
   }
 
   static func run(_ input: consuming Input) throws {
@@ -63,6 +65,10 @@ enum GPUTarget {
     case .restartRing: try bench.restart(queue: UInt32(input.u8() & 1))
     case .reset: try bench.resetDevice()
     case .memory: try bench.shareMemory(all: input.flag())
+    case .punch:
+      let first = UInt64(GPUBench.Place.pages) + UInt64(input.u8()) * 4096
+      let count = min(UInt64(input.u8() & 31) * 4096, UInt64(Stock.guestSize) - first)
+      try MemFD.punchHole(Stock.guest, offset: first, count: max(count, 4096))
     case .stopAndGo, nil:
       for queue in 0..<2 as Range<UInt32> { try bench.stop(queue) }
       try bench.start()
@@ -103,8 +109,9 @@ final class GPUBench {
     loop = try EventLoop()
     let log = Stock.log
     store = BufferStore(
-      device: .failure(.noDevice), keeper: .failure(.noUserfaultfd(Errno(38, "userfaultfd"))),
-      log: log)
+      device: mode & 0x20 == 0 ? Stock.udmabuf : .failure(.noDevice), keeper: Stock.keeper, log: log
+    )
+    store.pinBudget = 1 << 19
     var configuration = GPUConfiguration()
     configuration.mode = [.auto, .direct, .copy][Int(mode) % 3]
     configuration.outputs = 2
@@ -112,6 +119,8 @@ final class GPUBench {
     configuration.maxResources = 16
     configuration.maxEntries = 64
     configuration.maxDimension = 512
+    // While pages are exported every turn of the loop looks at them.
+    configuration.scanInterval = 1
     holds = try HoldQueue(on: loop, deadline: 3_600_000_000_000)
     device = try GPUDevice(
       configuration, memory: memory, store: store, holds: holds, on: loop, log: log)

@@ -1,5 +1,7 @@
+import Buffers
 import CLinux
 import Glibc
+import GuestMemory
 import Linux
 import Logging
 
@@ -14,7 +16,12 @@ enum Stock {
     start: nil, count: 0)
   /// Eventfds: two kicks, an interrupt, an error.
   nonisolated(unsafe) private(set) static var events: [CInt] = []
-  nonisolated(unsafe) private static var dirty = 0
+  /// Notices discards, where this machine has userfaultfd.
+  nonisolated(unsafe) private(set) static var keeper: Result<WitnessKeeper, WitnessError> =
+    .failure(.noUserfaultfd(Errno(ENOSYS, "userfaultfd")))
+  /// Hands out the guest's memory in place of dma-bufs.
+  nonisolated(unsafe) private(set) static var udmabuf: Result<UdmabufDevice, CopyReason> =
+    .failure(.noDevice)
 
   static func prepare() {
     do {
@@ -25,8 +32,10 @@ enum Stock {
       memory = UnsafeMutableRawBufferPointer(start: base, count: guestSize)
       guest = file.release()
       for _ in 0..<4 { events.append(try check(ph_eventfd(0), "eventfd")) }
-      // libFuzzer and the runtime open what they need with the first inputs.
-      _ = pageSize
+      keeper = Result { () throws(WitnessError) in try WitnessKeeper(detector: nil, device: nil) }
+      let device = UdmabufDevice(adopting: try OwnedFD.duplicate(of: guest), limits: .usual)
+      device.substitute = { _ throws(Errno) in try OwnedFD.duplicate(of: guest) }
+      udmabuf = .success(device)
     } catch {
       claim(false, "cannot prepare: \(error)")
     }

@@ -47,6 +47,8 @@ public final class UdmabufDevice {
   /// What it allows, read when it was opened.
   public let limits: Limits
   private let fd: OwnedFD
+  /// Makes the dma-bufs instead of the kernel, where it has no such device.
+  package var substitute: (([FileRange]) throws(Errno) -> OwnedFD)?
 
   /// Takes over an open /dev/udmabuf.
   public init(adopting fd: consuming OwnedFD, limits: Limits = .read()) {
@@ -75,6 +77,7 @@ public final class UdmabufDevice {
   /// - Parameter items: whole pages, in the order of the buffer; holes among them are filled.
   /// - Throws: `EINVAL` for what breaks its rules or limits, `ENOMEM` and others.
   public func create(_ items: [FileRange]) throws(Errno) -> OwnedFD {
+    if let substitute { return try substitute(items) }
     let list = items.map {
       ph_udmabuf_item(memfd: $0.file.fd.raw, reserved: 0, offset: $0.offset, size: $0.count)
     }
