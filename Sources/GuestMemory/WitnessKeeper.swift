@@ -8,7 +8,7 @@ final class WitnessEngine {
   let uffd: Userfaultfd
   let listener: WitnessListener
   let pageMap: PageMap?
-  private let thread: Thread
+  private var thread: Thread?
 
   init(_ detector: Detector?, device: borrowing OwnedFD?) throws(WitnessError) {
     let uffd = try Userfaultfd(device: device)
@@ -16,12 +16,17 @@ final class WitnessEngine {
     if self.detector == .faults, !uffd.features.contains(.missingShmem) {
       throw .missingFeature("MISSING_SHMEM")
     }
-    do throws(Errno) {
-      let listener = try WitnessListener(uffd)
-      thread = try Thread("witness") { listener.run() }
-      self.listener = listener
-    } catch { throw .listener(error) }
+    do throws(Errno) { listener = try WitnessListener(uffd) } catch { throw .listener(error) }
     self.uffd = uffd
+  }
+
+  func startListener() throws(WitnessError) {
+    let listener = self.listener
+    do throws(Errno) {
+      thread = try Thread("witness") { listener.run() }
+    } catch { throw .listener(error) }
+    // What comes next may take away the calls that a thread begins with.
+    while !listener.hasStarted { sched_yield() }
   }
 
   // The thread is joined when the property goes, after this.
@@ -49,17 +54,23 @@ final class WitnessEngine {
 public final class WitnessKeeper {
   private let engine: WitnessEngine
 
-  /// Starts the listener's thread.
+  /// Opens all that is needed and, unless told otherwise, starts the listener's thread.
   ///
   /// - Parameters:
   ///   - detector: nil takes the best that this kernel has.
   ///   - device: /dev/userfaultfd, opened before a sandbox closed it; nil uses the system call.
+  ///   - startsListener: false for a thread that is to inherit what this one gives up meanwhile;
+  ///     call ``startListener()`` before the first witness is made.
   /// - Throws: ``WitnessError`` that says what is missing and what to do.
   public init(
-    detector: Detector? = nil, device: consuming OwnedFD? = nil
+    detector: Detector? = nil, device: consuming OwnedFD? = nil, startsListener: Bool = true
   ) throws(WitnessError) {
     engine = try WitnessEngine(detector, device: device)
+    if startsListener { try engine.startListener() }
   }
+
+  /// Starts the listener's thread; returns when it runs.
+  public func startListener() throws(WitnessError) { try engine.startListener() }
 
   /// Whether this process can use userfaultfd here.
   public static var isUsable: Bool {

@@ -14,6 +14,7 @@ final class WitnessListener: Sendable {
   private let table: Locked<[WitnessMarks]>
   private let faultCount = Atomic<UInt64>(0)
   private let removeCount = Atomic<UInt64>(0)
+  private let started = Atomic<Bool>(false)
   private let ended = Atomic<Bool>(false)
 
   init(_ uffd: Userfaultfd) throws(Errno) {
@@ -26,6 +27,9 @@ final class WitnessListener: Sendable {
   var faults: UInt64 { faultCount.load(ordering: .relaxed) }
   /// Removals that were marked.
   var removals: UInt64 { removeCount.load(ordering: .relaxed) }
+
+  /// Whether ``run()`` was entered.
+  var hasStarted: Bool { started.load(ordering: .acquiring) }
 
   /// Whether faults are still being resolved.
   var isRunning: Bool { !ended.load(ordering: .acquiring) }
@@ -43,6 +47,7 @@ final class WitnessListener: Sendable {
 
   /// Serves events until ``stop()``.
   func run() {
+    started.store(true, ordering: .releasing)
     let room = 16
     let events = UnsafeMutablePointer<ph_uffd_event>.allocate(capacity: room)
     defer {

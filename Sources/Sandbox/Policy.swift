@@ -72,7 +72,7 @@ public struct CallPolicy: Sendable {
 
   /// Files that came as descriptors: guest memory, and the memfds that copies live in.
   private static let files: [CallRule] =
-    names("fstat", "fstatfs", "ftruncate", "lseek", "pread64", "memfd_create")
+    names("fstat", "fstatfs", "ftruncate", "lseek", "pread64", "pwrite64", "memfd_create")
     + CallRule.each(
       "fcntl", argument: 1,
       in: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, addSeals, getSeals].map {

@@ -5,6 +5,7 @@ import Glibc
 import GuestMemory
 import Linux
 import Logging
+import Sandbox
 import VhostUser
 import VirtioGPU
 
@@ -15,6 +16,7 @@ final class Daemon {
   private let loop: EventLoop
   private let signals: OwnedFD
   private let udmabuf: Result<UdmabufDevice, CopyReason>
+  private let keeper: WitnessKeeper?
   private let store: BufferStore
   private let device: GPUDevice
   private let qemu: QEMUDisplay
@@ -31,6 +33,7 @@ final class Daemon {
     }
     udmabuf = Result { () throws(CopyReason) in try UdmabufDevice.open() }
     let witness = try Self.witness(options.detector)
+    keeper = try? witness.get()
     let log = self.log
     do throws(Errno) {
       let loop = try EventLoop()
@@ -62,7 +65,10 @@ final class Daemon {
     defer { stop() }
     try watchSignals()
     try startServing()
-    log.info("\(greeting())")
+    let confinement = try enterSandbox(
+      options.sandbox, sockets: [options.socketPath, options.framesSocket].compactMap { $0 },
+      keeper: keeper)
+    log.info("\(greeting()); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
     log.info("\(summary())")
     if let failure { throw failure }
@@ -73,7 +79,8 @@ final class Daemon {
   ) throws -> Result<WitnessKeeper, WitnessError> {
     let witness = Result { () throws(WitnessError) in
       try WitnessKeeper(
-        detector: Detector(rawValue: choice.rawValue), device: try? WitnessKeeper.openDevice())
+        detector: Detector(rawValue: choice.rawValue), device: try? WitnessKeeper.openDevice(),
+        startsListener: false)
     }
     if choice != .auto, case .failure(let error) = witness {
       throw Failure("--detector \(choice.rawValue): \(error)")

@@ -3,6 +3,7 @@ import Buffers
 import GuestMemory
 import Linux
 import Logging
+import Sandbox
 import VirtioGPU
 
 /// `pinhole serve`: the device itself.
@@ -40,6 +41,9 @@ struct Serve: ParsableCommand {
     help: ArgumentHelp(
       "Milliseconds that consumers may keep a fenced flush waiting.", visibility: .hidden))
   var holdDeadline: UInt32 = 40
+
+  @Option(help: "Give up files, privileges and system calls: on, off, or log (log such calls).")
+  var sandbox: Sandbox.Mode = .on
 
   @OptionGroup(title: "Budgets") var budgets: BudgetOptions
 
