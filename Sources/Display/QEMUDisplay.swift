@@ -13,6 +13,9 @@ import VirtioGPU
 /// has drained, what QEMU misses is sent as it is then, with pixels asked of the
 /// ``DisplaySource`` again. So memory stays bounded however slowly QEMU reads.
 ///
+/// With ``Way/dmabuf`` QEMU gets the guest's own pages where there is a dma-buf of them, and pixels
+/// otherwise; see QEMUPages.swift.
+///
 /// SCANOUT goes out together with the first UPDATE after it, because QEMU shows the new surface
 /// only then and forgets an earlier one that was never shown without freeing it.
 public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
@@ -28,6 +31,18 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
     public var bytesSent: UInt64 = 0
     /// Bytes copied because a socket was full.
     public var bytesCopied: UInt64 = 0
+    /// DMABUF_SCANOUT messages with a dma-buf.
+    public var dmabufs = 0
+    /// DMABUF_UPDATE messages.
+    public var dmabufUpdates = 0
+  }
+
+  /// What pictures travel as.
+  public enum Way: Sendable {
+    /// Pixels, which every display of QEMU's can show.
+    case pixels
+    /// dma-bufs over the guest's pages, which only a display with OpenGL can show.
+    case dmabuf
   }
 
   /// Most bytes of pixels in one UPDATE; larger frames are sent in bands of rows.
@@ -39,36 +54,55 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
 
   /// Shows everything again when QEMU misses something.
   public weak var source: (any DisplaySource)?
-  /// Consumers of QEMU's display get pixels.
-  public var wantsBuffers: Bool { false }
+  /// Called when ``wantsBuffers`` has changed, at the end of a turn of the event loop.
+  public var onDemandChanged: (() -> Void)?
+  /// Whether QEMU is there and gets the guest's pages.
+  public var wantsBuffers: Bool { way == .dmabuf && link != nil && !hasGivenUpPages }
 
-  private let loop: EventLoop
-  private let log: Logger
+  let way: Way
+  let log: Logger
+  let patience: UInt64
+  let loop: EventLoop
   private let maxUpdate: Int
-  private let patience: UInt64
-  private var link: QEMULink?
-  private var outputs = [QEMUOutput](repeating: QEMUOutput(), count: DisplayInfo.outputs)
+  var link: QEMULink?
+  var outputs = [QEMUOutput](repeating: QEMUOutput(), count: DisplayInfo.outputs)
+  var counted = Counters()
   private let pixels = QEMUPixels()
-  private var counted = Counters()
+  /// The DMABUF_UPDATE that QEMU has not answered: it has one flag for all its consoles.
+  var inFlight: QEMUInFlight?
+  /// Frames that QEMU has answered for while its GPU still reads them, by number.
+  var reading: [Int: FenceWatch] = [:]
+  /// QEMU did not answer a DMABUF_UPDATE on this socket.
+  var hasGivenUpPages = false
+  /// Buffers that QEMU has to let go.
+  var leaving: [QEMULeaving] = []
+  var leaveTimer: LoopTimer?
+  /// There is something to do at the end of the turn.
+  var owesTurn = false
+  private var hadDemand = false
   /// The output that a replay serves now, nil while frames come from the guest.
-  private var turn: Int?
+  private(set) var turn: Int?
   private var wasServed = false
   private var lastTurn = 0
   private var hasWarned = false
 
   /// A display without a socket: it shows nothing and knows nothing.
-  public convenience init(on loop: EventLoop, log: Logger) {
-    self.init(on: loop, log: log, maxUpdate: Self.maxUpdate, patience: Self.patience)
+  public convenience init(on loop: EventLoop, log: Logger, way: Way = .pixels) {
+    self.init(on: loop, log: log, way: way, maxUpdate: Self.maxUpdate, patience: Self.patience)
   }
 
   /// - Parameters:
   ///   - maxUpdate: most bytes of pixels in one UPDATE.
   ///   - patience: nanoseconds until a question to QEMU is given up.
-  init(on loop: EventLoop, log: Logger, maxUpdate: Int, patience: UInt64) {
+  init(on loop: EventLoop, log: Logger, way: Way = .pixels, maxUpdate: Int, patience: UInt64) {
     self.loop = loop
+    self.way = way
     self.log = log
     self.maxUpdate = maxUpdate
     self.patience = patience
+    guard way == .dmabuf else { return }
+    leaveTimer = try? LoopTimer(on: loop) { [unowned self] in dropLate() }
+    loop.everyTurn { [weak self] in self?.endOfTurn() }
   }
 
   deinit { link?.close() }
@@ -102,9 +136,15 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
       log.warning("QEMU's display socket cannot be used: \(error); its display stays as it is")
       return
     }
-    new.onDrained = { [unowned self] in catchUp() }
+    new.onDrained = { [unowned self] in
+      owesTurn = true
+      catchUp()
+    }
+    new.onAgreed = { [unowned self, unowned new] in agreed(on: new) }
     new.onFailure = { [unowned self, unowned new] failure in drop(new, failure) }
     link = new
+    hasGivenUpPages = false
+    owesTurn = true
     counted.sockets += 1
     new.negotiate()
     source?.replay(to: self)
@@ -118,6 +158,8 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
     counted.bytesCopied &+= old.outbox.bytesCopied
     for index in outputs.indices { outputs[index].forgetSent() }
     old.close()
+    owesTurn = true
+    letAllGo()
   }
 
   private func drop(_ failed: QEMULink, _ failure: QEMULink.Failure) {
@@ -170,15 +212,19 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
     let size = QEMUOutput.Size(width: frame.crop.width, height: frame.crop.height)
     outputs[frame.output].size = size
     if turn == nil { outputs[frame.output].miss(frame.damage) }
-    if outputs[frame.output].announced != size { outputs[frame.output].missed = size.whole }
-    send(frame)
+    if let pages = importable(frame) {
+      show(pages, of: frame)
+    } else {
+      if outputs[frame.output].announced != size { outputs[frame.output].missed = size.whole }
+      send(frame)
+    }
     if turn == nil, outputs[frame.output].missed != nil { counted.coalesced += 1 }
   }
 
-  /// Nothing of a buffer is kept here.
+  /// Has QEMU let a buffer go, with the frame that follows or at the end of the turn.
   public func withdraw(
     _ buffer: OfferedBuffer, reason: WithdrawReason, released: @escaping () -> Void
-  ) { released() }
+  ) { letGo(of: buffer, released) }
 
   /// Shows the cursor as it is now, once the socket has room.
   public func cursor(_ state: CursorState, imageChanged: Bool) {
@@ -224,8 +270,11 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
     let size = outputs[frame.output].size
     link.encoder.clear()
     if let size, outputs[frame.output].announced != size {
+      if outputs[frame.output].pages != nil { link.encoder.dmabufScanoutOff(output: output) }
+      outputs[frame.output].pages = nil
       link.encoder.scanout(output: output, width: size.width, height: size.height)
       outputs[frame.output].announced = size
+      outputs[frame.output].surface = size
     }
     link.encoder.update(output: output, rect: band)
     let inPicture = Rect(
@@ -240,15 +289,19 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
       return detach()
     }
     link.settle()
+    if !leaving.isEmpty { followLeaving() }
   }
 
   /// Sends disabled outputs and cursors, while the socket takes them.
-  private func sendOwed() {
+  func sendOwed() {
     for index in outputs.indices {
       guard let link, link.outbox.isIdle else { return }
       link.encoder.clear()
       if outputs[index].owesDisable {
+        if outputs[index].pages != nil { link.encoder.dmabufScanoutOff(output: UInt32(index)) }
+        outputs[index].pages = nil
         outputs[index].announced = nil
+        outputs[index].surface = nil
         link.encoder.scanout(output: UInt32(index), width: 0, height: 0)
         link.sendEncoded()
       }
@@ -276,7 +329,7 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
   }
 
   /// The socket has room again: sends what QEMU missed, each output in its turn.
-  private func catchUp() {
+  func catchUp() {
     guard turn == nil else { return }
     sendOwed()
     for _ in outputs.indices {
@@ -293,8 +346,21 @@ public final class QEMUDisplay: DisplaySink, DisplayInfoSource {
   private func nextMissed() -> Int? {
     for step in 1...outputs.count {
       let index = (lastTurn + step) % outputs.count
+      if inFlight != nil, outputs[index].pages != nil { continue }
       if outputs[index].missed != nil, outputs[index].size != nil { return index }
     }
     return nil
+  }
+
+  /// What cannot be done while the device is in the middle of something.
+  private func endOfTurn() {
+    guard owesTurn else { return }
+    owesTurn = false
+    blankWithdrawn()
+    sendOwed()
+    catchUp()
+    guard hadDemand != wantsBuffers else { return }
+    hadDemand = wantsBuffers
+    onDemandChanged?()
   }
 }

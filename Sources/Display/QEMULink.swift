@@ -10,6 +10,8 @@ final class QEMULink {
   var encoder = QEMUWire.Encoder()
   /// What both sides know; nil until QEMU has answered.
   private(set) var features: QEMUWire.Features?
+  /// Negotiation has ended: ``features`` are known, or QEMU did not answer.
+  var onAgreed: (() -> Void)?
   /// The socket took everything that waited for it.
   var onDrained: (() -> Void)?
   /// The connection cannot be used any more.
@@ -26,6 +28,7 @@ final class QEMULink {
   private let patience: UInt64
   private var token: EventLoop.Token?
   private var watchesWriting = false
+  private var awaitsRoom = false
   private var timer: LoopTimer?
   private var questions = QEMUQuestions()
   private var awaitsFeatures: [EDIDQuestion] = []
@@ -58,8 +61,9 @@ final class QEMULink {
     encoder.getProtocolFeatures()
     questions.ask(.getProtocolFeatures, deadline: Clock.now &+ patience) {
       [weak self] answer in
-      guard let self, case .features(let offered)? = answer else { return }
-      agree(on: offered)
+      guard let self, isOpen else { return }
+      if case .features(let offered)? = answer { agree(on: offered) }
+      onAgreed?()
     }
     sendEncoded()
     armTimer()
@@ -90,11 +94,21 @@ final class QEMULink {
     settle()
   }
 
+  /// Sends what the encoder holds with a descriptor, while nothing waits for the socket.
+  ///
+  /// - Returns: false if there is no room: nothing was sent, and ``onDrained`` will tell.
+  func sendEncoded(with fd: CInt) -> Bool {
+    let isSent = encoder.bytes.withUnsafeBytes { outbox.send($0, with: fd) }
+    awaitsRoom = !isSent
+    settle()
+    return isSent
+  }
+
   /// To be called after bytes were given to the outbox: watches for room, or reports failure.
   func settle() {
     guard isOpen else { return }
     if let failure = outbox.failure { return report(.socket(failure)) }
-    let wantsRoom = !outbox.isIdle
+    let wantsRoom = !outbox.isIdle || awaitsRoom
     guard wantsRoom != watchesWriting, let token else { return }
     watchesWriting = wantsRoom
     do throws(Errno) {
@@ -128,6 +142,30 @@ final class QEMULink {
       return armTimer()
     }
     ask(question)
+  }
+
+  /// Sends what the encoder holds, which ends with a DMABUF_UPDATE.
+  ///
+  /// - Parameters:
+  ///   - patience: nanoseconds until it is given up.
+  ///   - completion: whether QEMU has presented it.
+  func sendUpdate(patience: UInt64, _ completion: @escaping (Bool) -> Void) {
+    questions.ask(.dmabufUpdate, deadline: Clock.now &+ patience) { completion($0 != nil) }
+    sendEncoded()
+    armTimer()
+  }
+
+  /// Whether QEMU can be asked more now.
+  var hasRoomForQuestions: Bool { questions.hasRoom(for: 4) }
+
+  /// Finds out when QEMU has taken everything that was sent; calls back at the end at the latest.
+  func barrier(_ completion: @escaping () -> Void) {
+    guard isOpen, questions.hasRoom(for: 1) else { return completion() }
+    questions.ask(.getProtocolFeatures, deadline: Clock.now &+ patience) { _ in completion() }
+    encoder.clear()
+    encoder.getProtocolFeatures()
+    sendEncoded()
+    armTimer()
   }
 
   /// QEMU does not answer for an output it does not have. A second request, which it always
@@ -193,6 +231,7 @@ final class QEMULink {
 
   private func makeRoom() {
     outbox.drain()
+    awaitsRoom = false
     settle()
     if isOpen, outbox.isIdle { onDrained?() }
   }

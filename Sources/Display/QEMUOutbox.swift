@@ -69,6 +69,26 @@ final class QEMUOutbox {
     pieceCount += 1
   }
 
+  /// Sends bytes with a descriptor that travels with the first of them, while nothing waits.
+  ///
+  /// - Returns: false if the socket is full: nothing was sent then.
+  func send(_ bytes: UnsafeRawBufferPointer, with fd: CInt) -> Bool {
+    guard isIdle, failure == nil else { return false }
+    do throws(Errno) {
+      let sent = try UnixSocket.send(socket.raw, bytes, fds: [fd], dontWait: true)
+      guard sent > 0 else { return false }
+      bytesSent &+= UInt64(sent)
+      if sent < bytes.count, let base = bytes.baseAddress { keep(base + sent, bytes.count - sent) }
+      return true
+    } catch {
+      switch error.code {
+      case EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS: return false
+      default: fail(error)
+      }
+      return false
+    }
+  }
+
   /// Hands the gathered pieces to the kernel and copies what it does not take.
   func flush() {
     var first = 0

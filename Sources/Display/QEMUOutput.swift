@@ -13,6 +13,10 @@ struct QEMUOutput {
   var size: Size?
   /// The size of the SCANOUT that QEMU has, nil while it has none.
   var announced: Size?
+  /// The size of the surface that QEMU has, whatever it shows.
+  var surface: Size?
+  /// The dma-buf that QEMU shows, nil while it shows pixels or nothing.
+  var pages: QEMUPages?
   /// What changed and was not sent yet, in pixels of the output.
   var missed: Rect?
   /// The guest's cursor, nil before it had one.
@@ -23,7 +27,7 @@ struct QEMUOutput {
   var showsCursor = false
 
   /// QEMU shows an output that is off.
-  var owesDisable: Bool { size == nil && announced != nil }
+  var owesDisable: Bool { size == nil && (surface != nil || pages != nil) }
 
   /// QEMU does not show the cursor as it is.
   ///
@@ -49,6 +53,8 @@ struct QEMUOutput {
   /// A new socket: QEMU knows nothing yet.
   mutating func forgetSent() {
     announced = nil
+    surface = nil
+    pages = nil
     sentCursor = nil
     missed = size?.whole
   }

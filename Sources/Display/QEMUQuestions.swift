@@ -12,6 +12,8 @@ struct QEMUQuestions {
     case features(QEMUWire.Features)
     case displayInfo(DisplayInfo)
     case edid([UInt8])
+    /// A DMABUF_UPDATE is on the display.
+    case presented
   }
 
   private struct Question {
@@ -67,11 +69,16 @@ struct QEMUQuestions {
     guard let match else { throw .notAsked }
     let answer = try Self.decode(asked[match].request, message.payload)
     var calls: [() -> Void] = []
+    var unsettled: [Question] = []
     for (index, question) in asked[...match].enumerated() {
-      guard let completion = question.completion else { continue }
-      calls.append { completion(index == match ? answer : nil) }
+      // A DMABUF_UPDATE is answered when the display is done, not in its turn.
+      if index != match, question.request == .dmabufUpdate {
+        unsettled.append(question)
+      } else if let completion = question.completion {
+        calls.append { completion(index == match ? answer : nil) }
+      }
     }
-    asked.removeSubrange(...match)
+    asked.replaceSubrange(...match, with: unsettled)
     return calls
   }
 
@@ -113,6 +120,9 @@ struct QEMUQuestions {
         throw .badEDIDSize
       }
       return isError(payload) || size == 0 ? nil : .edid(Array(payload[32..<32 + size]))
+    case .dmabufUpdate:
+      guard payload.isEmpty else { throw .wrongSize }
+      return .presented
     default: throw .notAsked
     }
   }

@@ -64,6 +64,8 @@ package enum QEMUWire {
   package static let maxEDID = 1024
   /// Bytes of `VhostUserGpuUpdate` without its pixels.
   package static let updateSize = 20
+  /// Bytes of `VhostUserGpuDMABUFScanout`; DMABUF_SCANOUT2 has a modifier behind it.
+  package static let dmabufScanoutSize = 40
 
   /// Writes messages one after another.
   package struct Encoder {
@@ -148,17 +150,26 @@ extension QEMUWire.Encoder {
     area(output, rect)
   }
 
+  /// One black pixel of an UPDATE.
+  package mutating func pixel() { put(UInt32(0)) }
+
   /// DMABUF_UPDATE, which QEMU answers with an empty reply once it has presented.
   package mutating func dmabufUpdate(output: UInt32, rect: Rect) {
     header(.dmabufUpdate, size: QEMUWire.updateSize)
     area(output, rect)
   }
 
-  /// DMABUF_SCANOUT2: the dma-buf's descriptor must travel with byte 0; none disables the output.
+  /// DMABUF_SCANOUT2, or DMABUF_SCANOUT without a modifier, which QEMU takes for linear.
   ///
-  /// QEMU ignores the position inside the dma-buf, so the picture has to begin at its first pixel.
-  package mutating func dmabufScanout2(output: UInt32, layout: PixelLayout, modifier: UInt64) {
-    header(.dmabufScanout2, size: 48)
+  /// The dma-buf's descriptor must travel with byte 0. QEMU ignores the position inside the
+  /// dma-buf, so the picture has to begin at its first pixel.
+  package mutating func dmabufScanout(output: UInt32, layout: PixelLayout, modifier: UInt64?) {
+    let size = QEMUWire.dmabufScanoutSize
+    if modifier == nil {
+      header(.dmabufScanout, size: size)
+    } else {
+      header(.dmabufScanout2, size: size + 8)
+    }
     put(output)
     put(UInt32(0))
     put(UInt32(0))
@@ -169,7 +180,14 @@ extension QEMUWire.Encoder {
     put(layout.stride)
     put(UInt32(0))
     put(layout.fourcc.rawValue)
-    put(modifier)
+    if let modifier { put(modifier) }
+  }
+
+  /// DMABUF_SCANOUT without a descriptor: QEMU lets the output's dma-buf go.
+  package mutating func dmabufScanoutOff(output: UInt32) {
+    header(.dmabufScanout, size: QEMUWire.dmabufScanoutSize)
+    put(output)
+    bytes.append(contentsOf: repeatElement(0, count: QEMUWire.dmabufScanoutSize - 4))
   }
 
   private mutating func area(_ output: UInt32, _ rect: Rect) {

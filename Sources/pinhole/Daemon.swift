@@ -49,18 +49,20 @@ final class Daemon {
         configuration, memory: memory, store: store,
         holds: try HoldQueue(on: loop, deadline: UInt64(options.holdDeadline) * 1_000_000),
         on: loop, log: log)
-      qemu = QEMUDisplay(on: loop, log: log)
+      qemu = QEMUDisplay(
+        on: loop, log: log, way: options.qemuDisplay == .dmabuf ? .dmabuf : .pixels)
       server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
     } catch { throw Failure("cannot start the event loop: \(error)") }
   }
 
   /// Serves until the end.
   func run() throws {
-    qemu.source = device
+    if options.qemuDisplay != .off { qemu.source = device }
     device.displays = qemu
     device.displaySocketArrived = { [unowned self] in qemu.attach($0) }
     device.frontEndLeft = { [unowned self] in qemu.detach() }
-    device.add(qemu)
+    qemu.onDemandChanged = { [unowned self] in device.demandChanged() }
+    if options.qemuDisplay != .off { device.add(qemu) }
     try startFrames()
     defer { stop() }
     try watchSignals()

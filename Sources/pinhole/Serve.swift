@@ -31,6 +31,9 @@ struct Serve: ParsableCommand {
   @Option(help: "How pictures are shown: auto, direct (the guest's pages) or copy.")
   var scanout: ScanoutMode = .auto
 
+  @Option(help: "What QEMU's display gets: auto, pixels, dmabuf (needs one with gl=on) or off.")
+  var qemuDisplay: QEMUDisplayChoice = .auto
+
   @Option(help: "How discarded pages are found: auto, scan, pagemap or faults.")
   var detector: DetectorChoice = .auto
 
@@ -90,6 +93,11 @@ extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 extension DiscardResponse: ExpressibleByArgument {
   public static var allValueStrings: [String] { ["republish", "report"] }
+}
+
+/// `--qemu-display`. Nothing tells whether QEMU's display has OpenGL, so `auto` is `pixels`.
+enum QEMUDisplayChoice: String, ExpressibleByArgument, CaseIterable {
+  case auto, pixels, dmabuf, off
 }
 
 /// `--detector`.

@@ -1,5 +1,6 @@
 import Buffers
 import CLinux
+import Fences
 import Linux
 import Logging
 import Testing
@@ -13,11 +14,14 @@ final class QEMUBench {
   let display: QEMUDisplay
   let source = QEMUFakeSource()
 
-  init(maxUpdate: Int = QEMUDisplay.maxUpdate, patience: UInt64 = QEMUDisplay.patience) throws {
+  init(
+    way: QEMUDisplay.Way = .pixels, maxUpdate: Int = QEMUDisplay.maxUpdate,
+    patience: UInt64 = QEMUDisplay.patience
+  ) throws {
     loop = try EventLoop()
     var log = Logger(label: "test")
     log.logLevel = .critical
-    display = QEMUDisplay(on: loop, log: log, maxUpdate: maxUpdate, patience: patience)
+    display = QEMUDisplay(on: loop, log: log, way: way, maxUpdate: maxUpdate, patience: patience)
     display.source = source
   }
 
@@ -64,8 +68,8 @@ final class QEMUBench {
     present(output, damage: damage)
   }
 
-  func present(_ output: Int, damage: Rect? = nil) {
-    guard let frame = source.frame(output, damage: damage) else { return }
+  func present(_ output: Int, damage: Rect? = nil, hold: Hold? = nil) {
+    guard let frame = source.frame(output, damage: damage, hold: hold) else { return }
     display.present(frame)
   }
 }

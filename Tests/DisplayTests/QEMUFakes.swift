@@ -4,6 +4,7 @@ import Display
 import Fences
 import Glibc
 import Linux
+import Testing
 import VirtioGPU
 
 /// QEMU's end of a display socket.
@@ -19,6 +20,10 @@ final class FakeQEMU {
   /// Whether requests are answered as QEMU does.
   var answers = true
   var features: QEMUWire.Features = [.edid, .dmabuf2]
+  /// Whether DMABUF_UPDATE is answered.
+  var acknowledges = true
+  /// Descriptors that came and wait for their DMABUF_SCANOUT, as QEMU keeps them.
+  private(set) var strays: [SharedFD] = []
   var info = DisplayInfo(modes: [])
   /// EDIDs of the outputs this QEMU has; others get no answer.
   var edids: [[UInt8]] = []
@@ -37,6 +42,23 @@ final class FakeQEMU {
     }
   }
 
+  /// Requests about pictures, dma-bufs among them.
+  var pictures: [QEMURequest] {
+    requests.filter {
+      switch $0 {
+      case .scanout, .update, .dmabufScanout, .dmabufUpdate: return true
+      default: return false
+      }
+    }
+  }
+
+  /// Answers a DMABUF_UPDATE that was left without answer.
+  func acknowledge() {
+    var reply = QEMUWire.Encoder()
+    reply.dmabufUpdateReply()
+    send(reply.bytes)
+  }
+
   func close() { socket = nil }
 
   /// Reads what is there, at most `limit` bytes, and answers whole requests.
@@ -52,9 +74,17 @@ final class FakeQEMU {
   private func readOnce(_ limit: Int) -> Int {
     guard let fd = socket?.raw else { return 0 }
     var buffer = [UInt8](repeating: 0, count: limit)
-    let count = recv(fd, &buffer, limit, CInt(MSG_DONTWAIT))
+    var fds: [CInt] = []
+    var count = -1
+    buffer.withUnsafeMutableBytes { bytes in
+      do throws(Errno) {
+        count = try UnixSocket.receive(fd, into: bytes, fds: &fds, dontWait: true).count
+      } catch {
+        sawEnd = sawEnd || error.code == ECONNRESET
+      }
+    }
     if count == 0 { sawEnd = true }
-    if count < 0 { sawEnd = sawEnd || errno == ECONNRESET }
+    strays += fds.map { SharedFD(OwnedFD(adopting: $0)) }
     guard count > 0 else { return count }
     received += count
     buffer.withUnsafeBytes { reader.append(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
@@ -70,6 +100,9 @@ final class FakeQEMU {
     switch message.request {
     case .getProtocolFeatures: reply.protocolFeaturesReply(features)
     case .getDisplayInfo: reply.displayInfoReply(info)
+    case .dmabufUpdate:
+      guard acknowledges else { return }
+      reply.dmabufUpdateReply()
     case .getEDID(let output):
       guard Int(output) < edids.count else { return }
       reply.edidReply(edids[Int(output)])
@@ -156,6 +189,8 @@ final class QEMUFakeSource: DisplaySource {
   var canvases: [Int: Canvas] = [:]
   var crops: [Int: Rect] = [:]
   var cursors: [Int: CursorState] = [:]
+  /// The buffers under canvases.
+  var buffers: [Int: OfferedBuffer] = [:]
   private(set) var replays = 0
 
   func crop(_ output: Int) -> Rect {
@@ -164,12 +199,29 @@ final class QEMUFakeSource: DisplaySource {
       ?? Rect(x: 0, y: 0, width: layout?.width ?? 0, height: layout?.height ?? 0)
   }
 
-  func frame(_ output: Int, damage: Rect? = nil) -> Frame? {
+  /// Puts something that passes for a dma-buf under an output's canvas.
+  func back(
+    _ output: Int, id: UInt32 = 1, generation: UInt32 = 1,
+    memory: OfferedBuffer.Memory = .guestPages
+  ) throws -> OfferedBuffer {
+    let layout = try #require(canvases[output]?.layout)
+    let inFile = PixelLayout(
+      width: layout.width, height: layout.height, stride: layout.stride, fourcc: layout.fourcc)
+    let fd = try OwnedFD.open("/dev/null", O_RDONLY)
+    let buffer = OfferedBuffer(
+      id: id, generation: generation, layout: inFile, size: inFile.size, fd: SharedFD(fd),
+      memory: memory)
+    buffers[output] = buffer
+    return buffer
+  }
+
+  func frame(_ output: Int, damage: Rect? = nil, hold: Hold? = nil) -> Frame? {
     guard let pixels = canvases[output]?.pixels else { return nil }
     let crop = crop(output)
     let whole = Rect(x: 0, y: 0, width: crop.width, height: crop.height)
     return Frame(
-      output: output, crop: crop, damage: damage ?? whole, pixels: pixels, buffer: nil, hold: nil)
+      output: output, crop: crop, damage: damage ?? whole, pixels: pixels,
+      buffer: buffers[output], hold: hold)
   }
 
   func replay(to sink: any DisplaySink) {

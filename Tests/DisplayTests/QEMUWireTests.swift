@@ -79,7 +79,7 @@ struct QEMUWireTests {
   func dmabuf() {
     let layout = PixelLayout(width: 64, height: 32, stride: 256, fourcc: .xrgb8888)
     #expect(
-      encoded { $0.dmabufScanout2(output: 1, layout: layout, modifier: 0x0102_0304_0506_0708) }
+      encoded { $0.dmabufScanout(output: 1, layout: layout, modifier: 0x0102_0304_0506_0708) }
         == [
           12, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0,
           1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 32, 0, 0, 0,
