@@ -1,0 +1,199 @@
+import Buffers
+import FakeGuest
+import Glibc
+import Linux
+import PinholeFrames
+import Testing
+
+/// Pages that come and go under pictures which consumers see: other processes, a real udmabuf.
+@Suite(.serialized, .enabled(if: access("/dev/udmabuf", R_OK | W_OK) == 0, "needs /dev/udmabuf"))
+struct PageLifeTests {
+  private static let width = 320
+  private static let height = 240
+  private static let half: UInt64 = 8 << 20
+
+  private struct Scene {
+    let pinhole: PinholeProcess
+    let frontend: VhostUserFrontend
+    let driver: GPUDriver
+    let watcher: NewestFrame
+
+    var ram: GuestRAM { driver.ram }
+
+    func flush(_ buffer: Framebuffer, fence: UInt64) throws {
+      for command in buffer.flushCommands(fence: fence) { try driver.send(command) }
+      try watcher.follow(driver)
+    }
+
+    func send(_ commands: GPUCommand...) throws {
+      for command in commands {
+        try driver.send(command) { answer in
+          #expect(answer.response.isOK, "\(command.name): \(answer.response)")
+        }
+      }
+      try watcher.follow(driver)
+    }
+
+    /// What consumers see after something that no command of the guest caused.
+    func settle() throws { while try watcher.take(milliseconds: 300) {} }
+
+    /// Once the guest has let go of everything, so has the host.
+    func end() throws {
+      try driver.restart()
+      try settle()
+      #expect(pinhole.terminate() == 0, "\(pinhole.log)")
+      let log = pinhole.log
+      #expect(log.contains(" pinned-bytes 0"), "\(log)")
+      #expect(!log.contains("error:"), "\(log)")
+    }
+  }
+
+  /// A guest with two regions, the lower of which is nearly full.
+  private func scene(_ options: String...) throws -> Scene {
+    let pinhole = try PinholeProcess(["--scanout", "direct"] + options)
+    let ram = try GuestRAM(
+      size: 2 * Self.half,
+      regions: [
+        .init(guestAddress: 0, size: Self.half, fileOffset: 0),
+        .init(guestAddress: 1 << 32, size: Self.half, fileOffset: Self.half),
+      ])
+    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram)
+    let driver = try GPUDriver(frontend)
+    try driver.perform(.getDisplayInfo)
+    _ = try ram.allocate(bytes: 6_900_000)
+    let watcher = try NewestFrame(pinhole.framesSocket)
+    try watcher.take(milliseconds: 5000)
+    return Scene(pinhole: pinhole, frontend: frontend, driver: driver, watcher: watcher)
+  }
+
+  private func picture(_ scene: Scene, _ kind: Framebuffer.Kind = .blob) throws -> Framebuffer {
+    let buffer = try Framebuffer(
+      scene.driver, resource: 1, width: Self.width, height: Self.height, kind: kind)
+    buffer.draw(TestPicture.gradient.render(width: Self.width, height: Self.height))
+    try buffer.show()
+    try scene.flush(buffer, fence: 1)
+    return buffer
+  }
+
+  private func bytes(_ scene: Scene, _ pages: GuestPages) -> [UInt8] {
+    scene.ram.read(pages, count: Self.width * Self.height * 4)
+  }
+
+  @Test(arguments: [Framebuffer.Kind.twoD, .blob])
+  func memoryThatIsTakenOutShowsBlackUntilItIsBack(_ kind: Framebuffer.Kind) throws {
+    let scene = try scene()
+    // Too large for what is left below.
+    _ = try scene.ram.allocate(bytes: 300_000)
+    let buffer = try picture(scene, kind)
+    try #require(buffer.pages.start >= 1 << 32)
+    #expect(scene.watcher.memories == ["dmaBuf"])
+    try scene.frontend.removeMemory(scene.ram.regions[1])
+    try scene.settle()
+    #expect(scene.watcher.removed == [.memory])
+    #expect(scene.watcher.memories == ["dmaBuf", "copy"])
+    #expect(try scene.watcher.bytes()?.allSatisfy { $0 == 0 } == true)
+    try scene.frontend.addMemory(scene.ram.regions[1])
+    try scene.settle()
+    #expect(try scene.watcher.bytes() == bytes(scene, buffer.pages))
+    let name = try #require(scene.watcher.newest).buffer
+    #expect("\(try #require(scene.watcher.consumer.buffers[name]).memory)" == "dmaBuf")
+    try scene.end()
+  }
+
+  @Test func otherPagesAreTheNextGeneration() throws {
+    let scene = try scene()
+    let buffer = try picture(scene)
+    let first = try #require(scene.watcher.newest).buffer
+    let before = bytes(scene, buffer.pages)
+    try scene.send(.detachBacking(1))
+    #expect(scene.watcher.removed == [.rebacked])
+    scene.ram.fill(buffer.pages, with: 0x55)
+    #expect(try scene.watcher.bytes() == before)
+    let others = try scene.ram.allocate(bytes: buffer.pages.byteCount)
+    let picture = TestPicture.smpte.render(width: Self.width, height: Self.height)
+    picture.pixels.withUnsafeBytes { scene.ram.write($0, to: others) }
+    try scene.send(.attachBacking(1, others.entries()))
+    try scene.flush(buffer, fence: 2)
+    let second = try #require(scene.watcher.newest).buffer
+    #expect(second.number == first.number && second.generation == first.generation + 1)
+    #expect(try scene.watcher.bytes() == bytes(scene, others))
+    try scene.end()
+  }
+
+  @Test func aPictureThatBeginsLaterInItsBlobIsShownDirectly() throws {
+    let scene = try scene()
+    let buffer = try Framebuffer(
+      scene.driver, resource: 1, width: Self.width, height: Self.height, kind: .blob)
+    buffer.draw(TestPicture.gradient.render(width: Self.width, height: Self.height))
+    let stride = Self.width * 4
+    for offset in [0, 8192, 4096 * 3 + 64] {
+      let part = FakeGuest.Rect(x: 8, y: 1, width: 64, height: 32)
+      let set = GPUCommand.setScanoutBlob(
+        0, resource: 1, part, format: .b8g8r8x8, width: 128, height: 40,
+        stride: UInt32(stride), offset: UInt32(offset))
+      try scene.send(set, .flush(1, part).fenced(UInt64(offset) + 1))
+      let first = offset + stride + 32
+      let expected = (0..<32).flatMap { row in
+        scene.ram.read(buffer.pages, at: first + row * stride, count: 256)
+      }
+      #expect(try scene.watcher.bytes() == expected, "offset \(offset)")
+    }
+    #expect(scene.watcher.memories == ["dmaBuf"])
+    try scene.end()
+  }
+
+  @Test func pinsAreBudgeted() throws {
+    let scene = try scene("--max-pinned", "256K")
+    let buffer = try picture(scene)
+    #expect(scene.watcher.memories == ["copy"])
+    #expect(try scene.watcher.bytes() == bytes(scene, buffer.pages))
+    #expect(scene.pinhole.log.contains("would pass the pin budget"))
+    try scene.end()
+  }
+
+  // MARK: - Other devices
+
+  /// Asks for a shared object as QEMU does on behalf of another device.
+  private func object(_ scene: Scene, _ name: [UInt8]) throws -> SharedFD? {
+    let channel = scene.frontend.channel
+    try channel.send(FrontendRequest.getSharedObject.rawValue, name)
+    var reply = [UInt8](repeating: 0, count: 64)
+    var fds: [CInt] = []
+    let count = try reply.withUnsafeMutableBytes {
+      try UnixSocket.receive(channel.socket.raw, into: $0, fds: &fds).count
+    }
+    #expect(count == 12 && reply[0] == 41 && reply[4] == 5)
+    #expect(fds.count <= 1)
+    return fds.first.map { SharedFD(OwnedFD(adopting: $0)) }
+  }
+
+  @Test(arguments: [true, false])
+  func anotherDeviceGetsTheGuestsPages(onScreen: Bool) throws {
+    let scene = try scene()
+    let buffer = try Framebuffer(
+      scene.driver, resource: 1, width: Self.width, height: Self.height, kind: .blob)
+    buffer.draw(TestPicture.gradient.render(width: Self.width, height: Self.height))
+    try buffer.show()
+    if onScreen { try scene.flush(buffer, fence: 1) }
+    let answer = try scene.driver.run(.assignUUID(1))
+    let name = Array(answer.bytes[24..<40])
+    let first = try #require(try object(scene, name))
+    func view(_ fd: SharedFD) throws -> [UInt8] {
+      try DmaBufView(fd).read { Array($0.prefix(Self.width * Self.height * 4)) }
+    }
+    #expect(try view(first) == bytes(scene, buffer.pages))
+    let again = try #require(try object(scene, []))
+    #expect(try FileFacts(of: again.raw).identity == FileFacts(of: first.raw).identity)
+
+    // The next one who asks after a discard gets the guest's new pages.
+    let page = try #require(scene.ram.fileOffset(ofGuest: buffer.pages.start))
+    try FakeGuest.Puncher(scene.ram.fd.raw).discard(offset: page, count: 4096)
+    scene.ram.write([UInt8](repeating: 9, count: 4096), to: buffer.pages)
+    let second = try #require(try object(scene, name))
+    #expect(try view(second) == bytes(scene, buffer.pages))
+    #expect(try view(second) != view(first))
+    try scene.send(.unref(1))
+    #expect(try object(scene, name) == nil)
+    try scene.end()
+  }
+}
