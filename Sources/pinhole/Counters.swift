@@ -9,6 +9,7 @@ func describe(
   var pairs: [(String, UInt64)] = [
     ("commands", device.commands), ("errors", device.errors), ("flushes", device.flushes),
     ("frames", device.frames), ("direct", device.directFrames), ("copied", device.copiedFrames),
+    ("copied-bytes", device.copiedBytes),
     ("transfers", device.transfers), ("discards", device.discards),
     ("discarded-pages", buffers.discardedPages), ("checks", buffers.checks),
     ("gated", buffers.gated), ("reports", buffers.reports),
@@ -19,7 +20,8 @@ func describe(
   if let frames {
     pairs += [
       ("consumers", frames.consumers), ("sent", frames.framesSent), ("done", frames.framesDone),
-      ("late", frames.framesLate),
+      ("copies-sent", frames.copiesSent), ("late", frames.framesLate),
+      ("fences", frames.fencesAwaited),
     ]
   }
   let fallbacks = buffers.fallbacks.map { ("copy-\($0.kind.name)", $0.count) }

@@ -68,7 +68,8 @@ final class Daemon {
     try watchSignals()
     try startServing()
     let confinement = try enterSandbox(
-      options.sandbox, sockets: [options.socketPath, options.framesSocket].compactMap { $0 },
+      options.sandbox,
+      sockets: [options.socketPath, options.framesSocket, options.copySocket].compactMap { $0 },
       keeper: keeper)
     log.info("\(greeting()); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
@@ -91,17 +92,20 @@ final class Daemon {
   }
 
   private func startFrames() throws {
-    guard let path = options.framesSocket else { return }
+    guard options.framesSocket != nil || options.copySocket != nil else { return }
     let frames = try explain("cannot serve frames") { () throws(Errno) in
       var settings = FrameServer.Options()
       settings.maxConsumers = options.budgets.maxConsumers
       settings.holdDeadline = UInt64(options.holdDeadline) * 1_000_000
       settings.closeDeadline = settings.holdDeadline
+      settings.allowedUsers = Set(options.allowedUsers)
+      settings.allowedCopyUsers = Set(options.allowedCopyUsers)
       return try FrameServer(loop: loop, options: settings, log: log)
     }
-    do throws(FrameListenerError) { try frames.listen(path) } catch {
-      throw Failure("--frames-socket: \(error)")
-    }
+    do throws(FrameListenerError) {
+      if let path = options.framesSocket { try frames.listen(path) }
+      if let path = options.copySocket { try frames.listen(path, copiesOnly: true) }
+    } catch { throw Failure("\(error)") }
     frames.source = device
     frames.onDemandChanged = { [unowned self] _ in device.demandChanged() }
     device.add(frames)

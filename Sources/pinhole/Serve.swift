@@ -28,6 +28,19 @@ struct Serve: ParsableCommand {
   @Option(help: "Offer frames to consumers such as `pinhole view` on this path.")
   var framesSocket: String?
 
+  @Option(help: "Offer read-only copies of frames on this path, to programs that are not trusted.")
+  var copySocket: String?
+
+  @Option(
+    name: .customLong("allow-uid"),
+    help: "A user besides your own whose programs may connect to the frame sockets; repeatable.")
+  var allowedUsers: [UInt32] = []
+
+  @Option(
+    name: .customLong("allow-copy-uid"),
+    help: "A user whose programs may connect to the copy socket alone; repeatable.")
+  var allowedCopyUsers: [UInt32] = []
+
   @Option(help: "How pictures are shown: auto, direct (the guest's pages) or copy.")
   var scanout: ScanoutMode = .auto
 
@@ -42,7 +55,8 @@ struct Serve: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Milliseconds that consumers may keep a fenced flush waiting.", visibility: .hidden))
+      "Milliseconds that consumers may keep a fenced flush waiting; Linux guests wait for 50.",
+      valueName: "ms"))
   var holdDeadline: UInt32 = 40
 
   @Option(help: "Give up files, privileges and system calls: on, off, or log (log such calls).")
@@ -63,11 +77,16 @@ struct Serve: ParsableCommand {
       throw ValidationError("--socket-path and --fd exclude each other: give one of them")
     }
     if let fd, fd < 0 { throw ValidationError("--fd \(fd) is not a descriptor") }
-    for path in [socketPath, framesSocket] where path?.isEmpty == true {
+    let paths = [socketPath, framesSocket, copySocket].compactMap { $0 }
+    if paths.contains(where: \.isEmpty) {
       throw ValidationError("a socket path cannot be empty")
     }
-    if let socketPath, socketPath == framesSocket {
-      throw ValidationError("--socket-path and --frames-socket need two different paths")
+    if Set(paths).count < paths.count {
+      throw ValidationError(
+        "--socket-path, --frames-socket and --copy-socket need different paths")
+    }
+    if !(1...10_000).contains(holdDeadline) {
+      throw ValidationError("--hold-deadline takes 1 to 10000 ms")
     }
   }
 
