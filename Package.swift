@@ -58,7 +58,8 @@ let package = Package(
     .executableTarget(
       name: "pinhole",
       dependencies: [
-        "FakeGuest", "PinholeFrames", "Pictures", "Display", "VirtioGPU", "VhostUser", "Buffers",
+        "FakeGuest", "PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Display",
+        "VirtioGPU", "VhostUser", "Buffers",
         "GuestMemory", "Sandbox", "Linux", "CLinux", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: settings),

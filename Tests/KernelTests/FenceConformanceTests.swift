@@ -1,0 +1,72 @@
+import FakeGuest
+import Glibc
+import Linux
+import Testing
+
+/// `pinhole conformance` against everything here that speaks the frame protocol.
+@Suite(.serialized) struct FenceConformanceTests {
+  /// Runs a program to its end; its standard output, and its status.
+  private func run(_ arguments: [String], seconds: Int = 120) throws -> (String, CInt?) {
+    let folder = try TemporaryDirectory()
+    let out = try OwnedFD.open(folder.file("out"), O_WRONLY | O_CREAT | O_APPEND)
+    let child = try ChildProcess(arguments, fds: [(out.raw, 1), (out.raw, 2)])
+    let status = child.waitForEnd(milliseconds: seconds * 1000)
+    return (String(decoding: try WholeFile.read(folder.file("out")), as: UTF8.self), status)
+  }
+
+  private var program: String { FakeGuest.Puncher.defaultProgram }
+
+  @Test func ourProducerKeepsTheProtocol() throws {
+    let pinhole = try PinholeProcess(["--log-level", "error"])
+    let ram = try GuestRAM(size: 16 << 20)
+    let driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let buffer = try Framebuffer(driver, resource: 1, width: 64, height: 64)
+    buffer.draw(TestPicture.smpte.render(width: 64, height: 64))
+    try buffer.show()
+    try buffer.flush()
+    let (text, status) = try run([program, "conformance", "--frames-socket", pinhole.framesSocket])
+    #expect(status == 0, "\(text)")
+    #expect(text.contains("0 failed, 0 skipped"), "\(text)")
+    #expect(pinhole.terminate() == 0)
+  }
+
+  @Test func ourViewerKeepsTheProtocol() throws {
+    let folder = try TemporaryDirectory()
+    let socket = folder.file("frames")
+    let (text, status) = try run([
+      program, "conformance", "--listen", socket, "--", program, "view", "--frames-socket", socket,
+    ])
+    #expect(status == 0, "\(text)")
+    #expect(text.contains("0 failed, 0 skipped"), "\(text)")
+  }
+
+  @Test(.enabled(if: access("/usr/bin/cc", X_OK) == 0, "needs a C compiler"))
+  func theExampleKeepsTheProtocol() throws {
+    let folder = try TemporaryDirectory()
+    let root = #filePath.split(separator: "/").dropLast(3).map { "/" + $0 }.joined()
+    let consumer = folder.file("consumer")
+    let (complaint, compiled) = try run([
+      "cc", "-std=c11", "-D_GNU_SOURCE", "-I\(root)/Protocol/include", "-o", consumer,
+      "\(root)/Examples/consumer.c",
+    ])
+    try #require(compiled == 0, "\(complaint)")
+    let socket = folder.file("frames")
+    let (text, status) = try run([
+      program, "conformance", "--listen", socket, "--", consumer, socket,
+    ])
+    #expect(status == 0, "\(text)")
+    #expect(text.contains("0 failed, 0 skipped"), "\(text)")
+  }
+
+  @Test func mistakesAreFound() throws {
+    let folder = try TemporaryDirectory()
+    let socket = folder.file("frames")
+    // Ends after two frames, before it has answered all.
+    let (text, status) = try run([
+      program, "conformance", "--listen", socket, "--", program, "view", "--frames-socket", socket,
+      "--count", "2",
+    ])
+    #expect(status == 1)
+    #expect(text.contains("FAIL frames in flight are all answered"), "\(text)")
+  }
+}
