@@ -9,6 +9,9 @@ struct View: ParsableCommand {
     commandName: "view",
     abstract: "Print what a frame socket tells, one event a line, and write its pictures.",
     discussion: """
+      In a terminal a table of the outputs is shown instead of the events, unless --png or \
+      --once is given.
+
       Exit status 0 after the wanted number of frames or when the producer ends, 1 when the \
       connection or a file fails, 2 for a mistake on the command line.
       """)
@@ -20,6 +23,14 @@ struct View: ParsableCommand {
     name: .customLong("png"),
     help: ArgumentHelp("Write each frame to DIR/outputN-SERIAL.png.", valueName: "dir"))
   var directory: String?
+
+  @Option(
+    name: .customLong("y4m"),
+    help: ArgumentHelp("Write one output as a YUV4MPEG2 movie.", valueName: "file"))
+  var movie: String?
+
+  @Option(help: "Frames a second of the movie.")
+  var rate: Int = 60
 
   @Flag(help: "End after the first frame.")
   var once = false
@@ -41,6 +52,7 @@ struct View: ParsableCommand {
   func validate() throws {
     if once, count != nil { throw ValidationError("--once and --count exclude each other") }
     if let count, count < 1 { throw ValidationError("--count must be at least 1") }
+    if !(1...1000).contains(rate) { throw ValidationError("--rate takes 1 to 1000") }
     if !(0...60_000).contains(hold) { throw ValidationError("--hold takes 0 to 60000 ms") }
   }
 
@@ -61,26 +73,43 @@ struct View: ParsableCommand {
       path: socket, options: .init(name: name, copyOnly: copyOnly))
     let wanted = once ? 1 : count
     var frames = 0
+    var table = isLive ? ViewTable(asksForCopies: copyOnly) : nil
+    let movie = try self.movie.map { try ViewMovie($0, rate: rate) }
+    defer { table?.draw(force: true) }
     while wanted.map({ frames < $0 }) ?? true {
-      guard let event = try next(of: consumer) else {
+      guard let event = try next(of: consumer, &table) else {
         if wanted == nil { return }
         throw ViewError("the producer ended after \(frames) frames")
       }
       if case .frame(let frame) = event {
-        try show(frame, of: consumer)
+        try show(frame, of: consumer, movie)
+        table?.released(frame)
         frames += 1
       }
+      table?.draw()
     }
   }
 
+  /// Somebody looks at a terminal and has not asked for a record.
+  private var isLive: Bool { isatty(1) == 1 && directory == nil && !once }
+
   /// Prints the next event; nil when the producer ends.
-  private func next(of consumer: FrameConsumer) throws -> FrameConsumer.Event? {
+  private func next(
+    of consumer: FrameConsumer, _ table: inout ViewTable?
+  ) throws -> FrameConsumer.Event? {
     do {
-      let event = try consumer.next()
-      if let event {
+      // What is not drawn yet is drawn when nothing more comes.
+      var event = try consumer.next(timeout: table == nil ? -1 : 100)
+      while event == nil {
+        table?.draw(force: true)
+        event = try consumer.next()
+      }
+      guard let event else { return nil }
+      if table == nil {
         print(event)
         fflush(nil)
       }
+      table?.note(event, of: consumer)
       return event
     } catch FramesError.refused(let refusal) {
       guard refusal.code == PINHOLE_ERROR_SHUTDOWN.rawValue else {
@@ -91,14 +120,17 @@ struct View: ParsableCommand {
     }
   }
 
-  private func show(_ frame: ReceivedFrame, of consumer: FrameConsumer) throws {
+  private func show(
+    _ frame: ReceivedFrame, of consumer: FrameConsumer, _ movie: ViewMovie?
+  ) throws {
     // The guest may wait for this frame: copy it, let it go, and only then write the file.
     var picture: FramePicture?
-    if directory != nil, let buffer = consumer.buffers[frame.buffer] {
+    if directory != nil || movie != nil, let buffer = consumer.buffers[frame.buffer] {
       picture = try FramePicture(frame, buffer)
     }
     if hold > 0 { usleep(UInt32(hold) * 1000) }
     try consumer.done(frame)
+    if let picture { try movie?.add(frame, picture) }
     guard let directory else { return }
     try picture?.write("\(directory)/output\(frame.output)-\(frame.serial).png")
   }

@@ -16,11 +16,25 @@ struct FramePicture {
     fourcc = buffer.fourcc
   }
 
-  /// Writes it as a PNG file.
-  func write(_ path: String) throws {
-    let picture = pixels.withUnsafeBytes { bytes in
+  private var picture: Picture? {
+    pixels.withUnsafeBytes { bytes in
       Picture(bytes: bytes, width: width, height: height, stride: width * 4, fourcc: fourcc)
     }
+  }
+
+  /// Red, green and blue of each pixel; nil if the format is not known.
+  var colours: [UInt8]? {
+    guard let rgba = picture?.rgba else { return nil }
+    return [UInt8](unsafeUninitializedCapacity: rgba.count / 4 * 3) { out, count in
+      for index in 0..<(rgba.count / 4) {
+        for channel in 0..<3 { out[index * 3 + channel] = rgba[index * 4 + channel] }
+      }
+      count = rgba.count / 4 * 3
+    }
+  }
+
+  /// Writes it as a PNG file.
+  func write(_ path: String) throws {
     guard let picture else {
       throw ViewError("cannot write \(path): pixel format \(fourcc) is not known")
     }
