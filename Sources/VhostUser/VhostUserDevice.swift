@@ -39,7 +39,7 @@ public protocol VhostUserDevice: AnyObject {
   /// The driver made requests available.
   func queueKicked(_ index: Int)
 
-  /// The table of guest memory changed.
+  /// The table of guest memory changed, while the front-end is there.
   ///
   /// - Parameter removed: regions that are not there any more. Their files stay mapped as long
   ///   as anybody holds them.

@@ -91,9 +91,7 @@ public final class VhostUserSession {
     for vring in vrings { stop(vring) }
     vrings = []
     backendChannel = nil
-    let removed = memory.entries.map(\.region)
     memory.removeAll()
-    if !removed.isEmpty { device.memoryChanged(removed: removed) }
     device.disconnected()
     ended(reason)
   }

@@ -156,6 +156,16 @@ import Testing
     #expect(values == [0, 9] && lost == [true, false])
   }
 
+  @Test func hugePagesThatHaveRunOut() throws {
+    let size = 2 << 20
+    // Without a reservation the pool may be empty when a page is touched, as it is on most hosts.
+    let file = try MemFD.create("huge", size: 64 * size, hugePageSize: UInt64(size))
+    let mapping = try Mapping(
+      fd: file.raw, offset: 0, count: 64 * size, writable: true, reserves: false, guarded: true)
+    let bytes = mapping.bytes
+    #expect(stride(from: 0, to: bytes.count, by: size).allSatisfy { bytes[$0] == 0 })
+  }
+
   @Test func guardsAreGivenBack() throws {
     let file = try MemFD.create("guarded", size: pageSize)
     for _ in 0..<2000 {

@@ -285,7 +285,7 @@ struct RingLifeTests {
     peer.device.diary = []
     try peer.disconnect()
     #expect(peer.reason == .frontEndClosed)
-    #expect(peer.device.diary == ["memory -2", "disconnected"])
+    #expect(peer.device.diary == ["disconnected"])
     #expect(peer.memory.entries.isEmpty)
     try peer.connect()
     #expect(try peer.word(.getQueueNum) == 2)
@@ -299,6 +299,6 @@ struct RingLifeTests {
     try peer.start(guest)
     peer.device.diary = []
     try peer.disconnect()
-    #expect(peer.device.diary == ["stopped 0", "memory -2", "disconnected"])
+    #expect(peer.device.diary == ["stopped 0", "disconnected"])
   }
 }

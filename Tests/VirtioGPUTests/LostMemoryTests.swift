@@ -156,6 +156,20 @@ import Testing
     _ = buffer
   }
 
+  @Test func aFrontEndThatLeavesTakesNothingFromTheScreenFirst() throws {
+    let bench = try DeviceBench(mode: .direct)
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
+    buffer.draw(TestPicture.smpte.render(width: 64, height: 64))
+    try buffer.show()
+    try buffer.flush()
+    let before = bench.seen.frames.count
+    #expect(shutdown(bench.front.channel.socket.raw, CInt(SHUT_RDWR)) == 0)
+    let deadline = Clock.now + 10_000_000_000
+    while bench.seen.log.withLock({ $0.ended }) == nil, Clock.now < deadline { usleep(1000) }
+    #expect(bench.seen.frames.count == before)
+    #expect(bench.seen.log.withLock { $0.sizes } == ["0 64x64", "0 off"])
+  }
+
   @Test func resourcesOfOtherRegionsNoticeNothing() throws {
     let ram = try twoRegions()
     let bench = try DeviceBench(mode: .direct, ram: ram)
