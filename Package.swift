@@ -53,13 +53,15 @@ let package = Package(
     room("FrameWire", ["PinholeProtocol"]),
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     room("Pictures", ["CPNG"]),
+    .systemLibrary(name: "CDrm", pkgConfig: "libdrm", providers: [.apt(["libdrm-dev"])]),
+    room("KMS", ["CDrm", "Linux"]),
     room("PinholeFrames", ["FrameWire", "PinholeProtocol", "Linux", "CLinux"]),
     room("FakeGuest", ["PinholeFrames", "Linux", "CLinux"]),
     .executableTarget(
       name: "pinhole",
       dependencies: [
         "FakeGuest", "PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Display",
-        "VirtioGPU", "VhostUser", "Buffers",
+        "KMS", "VirtioGPU", "VhostUser", "Buffers",
         "GuestMemory", "Sandbox", "Linux", "CLinux", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: settings),
