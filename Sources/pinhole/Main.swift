@@ -9,7 +9,9 @@ struct Pinhole: ParsableCommand {
     commandName: "pinhole",
     abstract: "A vhost-user GPU for QEMU that shows the guest's own pages, never a stale one.",
     version: pinholeVersion,
-    subcommands: [Serve.self, View.self, KMSCommand.self, Conformance.self, Guest.self, Doctor.self],
+    subcommands: [
+      Serve.self, View.self, KMSCommand.self, Conformance.self, Guest.self, Doctor.self,
+    ],
     defaultSubcommand: Serve.self)
 
   static func main() {
