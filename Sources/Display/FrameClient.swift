@@ -326,8 +326,12 @@ final class FrameClient {
         let frame = outputs[output].inFlight[index]
         guard frame.ticket != nil else { continue }
         if frame.due <= now {
+          if frame.ticket?.buffer?.memory == .copy {
+            server.counters.copiesLate &+= 1
+          } else {
+            server.counters.framesLate &+= 1
+          }
           expireFrame(output, index)
-          server.counters.framesLate &+= 1
         } else {
           next = min(next, frame.due)
         }

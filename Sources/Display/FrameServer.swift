@@ -42,8 +42,10 @@ public final class FrameServer: DisplaySink {
     public var framesSent: UInt64 = 0
     /// FRAME_DONE messages received.
     public var framesDone: UInt64 = 0
-    /// Frames that were not released before the hold deadline.
+    /// Frames of guest pages that were not released before the hold deadline.
     public var framesLate: UInt64 = 0
+    /// Copies that were not released for ten times as long, which nobody waited for.
+    public var copiesLate: UInt64 = 0
     /// FRAME_DONE messages and frames whose fences had to be waited for.
     public var fencesAwaited: UInt64 = 0
     /// FRAME messages whose pixels are a copy.

@@ -21,7 +21,7 @@ func describe(
     pairs += [
       ("consumers", frames.consumers), ("sent", frames.framesSent), ("done", frames.framesDone),
       ("copies-sent", frames.copiesSent), ("late", frames.framesLate),
-      ("fences", frames.fencesAwaited),
+      ("copies-late", frames.copiesLate), ("fences", frames.fencesAwaited),
     ]
   }
   let fallbacks = buffers.fallbacks.map { ("copy-\($0.kind.name)", $0.count) }
