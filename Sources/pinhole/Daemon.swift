@@ -67,11 +67,12 @@ final class Daemon {
     defer { stop() }
     try watchSignals()
     try startServing()
+    let greeting = greeting()
     let confinement = try enterSandbox(
       options.sandbox,
       sockets: [options.socketPath, options.framesSocket, options.copySocket].compactMap { $0 },
       keeper: keeper)
-    log.info("\(greeting()); \(confinement)")
+    log.info("\(greeting); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
     log.info("\(summary())")
     if let failure { throw failure }
@@ -154,7 +155,9 @@ final class Daemon {
 
   /// What a guest in a sealed memfd would get, and what stands in the way.
   private var abilities: String {
-    if case .failure(let reason) = udmabuf { return "pictures are copied: \(reason)" }
+    if case .failure(let reason) = udmabuf {
+      return "pictures are copied: " + (DeviceAccess.explanation(of: reason) ?? "\(reason)")
+    }
     guard let detector = store.detector else { return "pictures are copied: no witness" }
     if store.onDiscard == .ignore { return "UNSAFE: discarded pages stay on the screen" }
     let repair = store.onDiscard == .report ? ", only reported" : ""

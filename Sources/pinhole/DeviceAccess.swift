@@ -1,3 +1,4 @@
+import Buffers
 import Glibc
 import Linux
 
@@ -36,6 +37,14 @@ struct DeviceAccess: Equatable {
   var rights: String {
     let digits = String(mode, radix: 8)
     return "\(owner):\(group) " + String(repeating: "0", count: max(0, 4 - digits.count)) + digits
+  }
+
+  /// Who may open /dev/udmabuf, and what to do, if that is why pictures are copied.
+  static func explanation(of reason: CopyReason) -> String? {
+    guard case .noAccess(let error) = reason, [EACCES, EPERM].contains(error.code),
+      let device = DeviceAccess("/dev/udmabuf"), !device.opens
+    else { return nil }
+    return "this user may not open /dev/udmabuf (\(device.rights)): \(device.advice)"
   }
 
   /// What to do when it does not open.
