@@ -66,7 +66,7 @@ enum GPUTarget {
     case .reset: try bench.resetDevice()
     case .memory: try bench.shareMemory(all: input.flag())
     case .punch:
-      let first = UInt64(GPUBench.Place.pages) + UInt64(input.u8()) * 4096
+      let first = UInt64(GPUBench.Place.pages) + UInt64(input.u8() % 224) * 4096
       let count = min(UInt64(input.u8() & 31) * 4096, UInt64(Stock.guestSize) - first)
       try MemFD.punchHole(Stock.guest, offset: first, count: max(count, 4096))
     case .stopAndGo, nil:

@@ -42,11 +42,12 @@ import Testing
   @Test func whatWasFetchedForAnUnwatchedDescriptorIsDropped() throws {
     let loop = try EventLoop()
     let events = [SharedFD(try EventFD().fd.duplicate()), SharedFD(try EventFD().fd.duplicate())]
+    defer { withExtendedLifetime(events) {} }
     var tokens: [EventLoop.Token] = []
     var calls = 0
     for (index, event) in events.enumerated() {
       tokens.append(
-        try loop.watch(event.raw, for: .readable) { _ in
+        try loop.watch(event.raw, for: .readable) { [unowned loop] _ in
           calls += 1
           loop.unwatch(tokens[1 - index])
         })
