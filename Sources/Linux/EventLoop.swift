@@ -38,6 +38,8 @@ public final class EventLoop {
   private var free: [UInt32] = []
   private var endOfTurn: [() -> Void] = []
   private var stopping = false
+  /// Timers that exist; each takes itself out when it goes.
+  private var timers: [Unmanaged<LoopTimer>] = []
   /// How often it woke up: stands still while there is nothing to do.
   public private(set) var turns: UInt64 = 0
   private let ready: UnsafeMutablePointer<epoll_event>
@@ -113,7 +115,7 @@ public final class EventLoop {
   /// - Parameter timeout: milliseconds, -1 for as long as it takes.
   public func turn(timeout: CInt = -1) throws(Errno) {
     let count = try check(
-      ph_epoll_wait(epoll.raw, ready, CInt(Self.batch), timeout), "epoll_wait")
+      ph_epoll_wait(epoll.raw, ready, CInt(Self.batch), wait(timeout)), "epoll_wait")
     turns &+= 1
     for i in 0..<Int(count) {
       let key = ready[i].data.u64
@@ -122,7 +124,37 @@ public final class EventLoop {
       guard let slot = live(token), let handler = slot.handler else { continue }
       handler(Events(rawValue: ready[i].events))
     }
+    fireTimers()
     for body in endOfTurn { body() }
+  }
+
+  func add(_ timer: LoopTimer) { timers.append(.passUnretained(timer)) }
+
+  func remove(_ timer: LoopTimer) {
+    timers.removeAll { $0.toOpaque() == Unmanaged.passUnretained(timer).toOpaque() }
+  }
+
+  /// The time until the next timer is due, in milliseconds rounded up, if that is sooner.
+  private func wait(_ timeout: CInt) -> CInt {
+    let due = timers.reduce(UInt64.max) { min($0, $1.takeUnretainedValue().due) }
+    guard due < .max else { return timeout }
+    let now = Clock.now
+    let left = due > now ? (due - now) / 1_000_000 + 1 : 0
+    let milliseconds = CInt(clamping: left)
+    return timeout < 0 ? milliseconds : min(timeout, milliseconds)
+  }
+
+  private func fireTimers() {
+    var now: UInt64 = 0
+    var index = 0
+    // A handler may make and end timers; one that is passed over is due in the next turn.
+    while index < timers.count {
+      let timer = timers[index].takeUnretainedValue()
+      index += 1
+      guard timer.due < .max else { continue }
+      if now == 0 { now = Clock.now }
+      if timer.due <= now { timer.fire(now) }
+    }
   }
 
   /// Ends ``run()`` after the present turn; call it in the loop's own thread.
@@ -137,41 +169,4 @@ public final class EventLoop {
 
   /// A handle for other threads.
   public var stopper: Stopper { Stopper(event: stopEvent) }
-}
-
-/// A timer served by an ``EventLoop``.
-public final class LoopTimer {
-  private let timer: TimerFD
-  private let loop: EventLoop
-  private var token: EventLoop.Token?
-  /// Whether the timer is armed; a single shot clears it before its handler runs.
-  public private(set) var isArmed = false
-  private var repeats = false
-
-  /// A disarmed timer whose expirations call `handler` in the loop's thread.
-  public init(on loop: EventLoop, _ handler: @escaping () -> Void) throws(Errno) {
-    timer = try TimerFD()
-    self.loop = loop
-    token = try loop.watch(timer.fd.raw, for: .readable) { [unowned self] _ in
-      guard timer.drain() > 0, isArmed else { return }
-      if !repeats { isArmed = false }
-      handler()
-    }
-  }
-
-  deinit { if let token { loop.unwatch(token) } }
-
-  /// Arms the timer in nanoseconds from now, once or at an interval in nanoseconds.
-  public func arm(after nanoseconds: UInt64, every interval: UInt64 = 0) {
-    isArmed = true
-    repeats = interval > 0
-    timer.arm(after: nanoseconds, every: interval)
-  }
-
-  /// Stops the timer.
-  public func disarm() {
-    guard isArmed else { return }
-    isArmed = false
-    timer.disarm()
-  }
 }

@@ -8,6 +8,8 @@ import Logging
 extension GPUDevice {
   /// Ticks of the scan timer after which a buffer that nothing shows is let go.
   private static let idleTicks: UInt64 = 200
+  /// Nanoseconds after which buffers that nothing shows are looked at in any case.
+  private static let longestPause: UInt64 = 200_000_000
   /// Nanoseconds for which a picture is copied after a reason that may pass.
   private static let copyTime: UInt64 = 100_000_000
 
@@ -124,9 +126,20 @@ extension GPUDevice {
     withdraw(resource, .destroyed) {}
   }
 
+  /// A frame was looked at just now: where it is the only one on screen, the next look between
+  /// flushes may wait for the next flush, four intervals at most.
+  func postponeTick() {
+    guard exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1,
+      Clock.now &- tickedAt < Self.longestPause
+    else { return }
+    timer?.arm(after: 4 &* configuration.scanInterval, every: configuration.scanInterval)
+  }
+
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.
   func tick() {
-    ticks &+= 1
+    let now = Clock.now
+    ticks &+= max(1, (now &- tickedAt) / max(configuration.scanInterval, 1))
+    tickedAt = now
     for resource in exporting {
       if resource.scanouts == 0, !resource.isImported {
         if ticks &- resource.lastShown > Self.idleTicks { withdraw(resource, .unused) {} }

@@ -41,7 +41,9 @@ public final class GPUDevice {
   private var queues: [VhostUserQueue?] = [nil, nil]
   private var owesInterrupt = [false, false]
   private var request = Request()
-  private var timer: LoopTimer?
+  var timer: LoopTimer?
+  /// When the timer ran out last.
+  var tickedAt: UInt64 = 0
   var ticks: UInt64 = 0
   /// What happened so far.
   public internal(set) var counters = GPUCounters()
@@ -95,6 +97,7 @@ public final class GPUDevice {
     if exporting.isEmpty {
       timer.disarm()
     } else if !timer.isArmed {
+      tickedAt = Clock.now
       timer.arm(after: configuration.scanInterval, every: configuration.scanInterval)
     }
   }
