@@ -38,6 +38,7 @@ extension GPUDevice {
   func present(_ scanout: Scanout, _ damage: Rect, hold: Hold?) {
     guard let resource = scanout.resource else { return }
     let renewed = verify(resource)
+    postponeTick()
     let isWhole = renewed || scanout.isNew
     scanout.isNew = false
     let frame = makeFrame(scanout, resource, isWhole ? scanout.everything : damage, hold: hold)
@@ -75,7 +76,7 @@ extension GPUDevice {
       buffer: buffer, bufferCrop: bufferCrop, hold: hold, copies: scanout)
   }
 
-  private func directBufferAllowed(_ resource: Resource) -> Bool {
+  func directBufferAllowed(_ resource: Resource) -> Bool {
     configuration.mode != .copy && showsDirectly(resource)
   }
 
