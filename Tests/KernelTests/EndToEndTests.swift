@@ -44,7 +44,10 @@ struct EndToEndTests {
     _ detector: String, mode: String = "direct", kind: Framebuffer.Kind = .twoD, seed: UInt64
   ) throws -> Scene {
     let pinhole = try PinholeProcess(
-      ["--scanout", mode, "--detector", detector, "--log-level", "warning"])
+      [
+        "--scanout", mode, "--detector", detector, "--hold-deadline", "2000", "--log-level",
+        "warning",
+      ])
     let ram = try GuestRAM(size: 16 << 20)
     let driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
     let buffer = try Framebuffer(
