@@ -50,6 +50,8 @@ public final class BufferStore {
   private let keeper: Result<WitnessKeeper, WitnessError>
   private let account = PinAccount()
   private var counted = BufferCounters()
+  /// Found out at once, as long as a sandbox lets it discard pages of its own.
+  private let timesAreExact = WitnessKeeper.timesAreExact
   private var buffers: [PageBuffer] = []
   private let log: Logger
 
@@ -85,7 +87,7 @@ public final class BufferStore {
   }
 
   /// Whether checks look at the times of the guest's files before they look at its pages.
-  public var hasGate: Bool { usesGate && WitnessKeeper.timesAreExact }
+  public var hasGate: Bool { usesGate && timesAreExact }
 
   /// The detector in use, nil without a witness.
   public var detector: Detector? { try? keeper.get().detector }

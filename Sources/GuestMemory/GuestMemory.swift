@@ -75,8 +75,11 @@ public final class GuestMemory {
   /// Changes whenever the table does: what was resolved before must be resolved again.
   public private(set) var epoch: UInt64 = 0
 
+  /// Told of each file that becomes guest memory.
+  public var fileArrived: ((GuestFile) -> Void)?
+
   /// No memory yet.
-  public init() {}
+  public init() { _ = GuestFile.hugeShmem }
 
   /// Replaces the whole table. Files that stay keep their mappings.
   ///
@@ -167,7 +170,9 @@ public final class GuestMemory {
         $0.file.identity == facts.identity && $0.file.size == facts.size && !$0.file.isLost
       }
       if let same { return same.file }
-      return try GuestFile(try fd.duplicate())
+      let new = try GuestFile(try fd.duplicate())
+      fileArrived?(new)
+      return new
     } catch { throw .mapping(region, error) }
   }
 

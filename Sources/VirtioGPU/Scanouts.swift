@@ -65,6 +65,8 @@ extension GPUDevice {
       for sink in sinks { sink.output(scanout.index, resized: (rect.width, rect.height)) }
     }
     if let old, old !== resource { retireOrphan(old) }
+    // The first flush finds the buffer made.
+    if wantsBuffers, directBufferAllowed(resource) { _ = export(resource) }
     return .done
   }
 

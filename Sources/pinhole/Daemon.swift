@@ -39,6 +39,9 @@ final class Daemon {
       let loop = try EventLoop()
       self.loop = loop
       let memory = GuestMemory()
+      memory.fileArrived = { file in
+        log.info("guest memory: \(file.size >> 20) MiB in \(file.summary)")
+      }
       store = BufferStore(device: udmabuf, keeper: witness, log: log)
       store.onDiscard = options.detector == .none ? .ignore : options.onDiscard
       var configuration = GPUConfiguration()
