@@ -26,7 +26,7 @@ struct WitnessModeTests {
     return flags
   }
 
-  @Test("Only exported pages are watched for holes, and only by faults", arguments: Detector.allCases)
+  @Test("Only exported pages report holes, and only to faults", arguments: Detector.allCases)
   func modes(_ detector: Detector) throws {
     let watch = try Watch(detector, pages: 64)
     let (base, size) = (watch.witness.base, watch.ram.file.size)

@@ -1,0 +1,108 @@
+import Buffers
+import CLinux
+import Glibc
+import GuestMemory
+import Linux
+import Testing
+
+/// What takes pages out of mappings without replacing them: at worst a buffer is made again for
+/// nothing, and never is a picture wrong.
+@Suite(
+  "Memory pressure and huge pages under a buffer", .serialized,
+  .enabled(if: udmabufProblem == nil, "needs /dev/udmabuf and userfaultfd"))
+struct MemoryPressureTests {
+  private static let pageOut: CInt = 21  // MADV_PAGEOUT
+  private static let collapse: CInt = 25  // MADV_COLLAPSE
+
+  private func under(
+    _ detector: Detector, pages: UInt64, runs: [(page: UInt64, count: UInt64)],
+    _ pressure: (ShownPicture, Int) throws -> Void
+  ) throws -> BufferCounters {
+    let shown = try ShownPicture(detector, pages: pages, runs: runs)
+    var buffer: PageBuffer? = try shown.make()
+    for round in 0..<20 {
+      try pressure(shown, round)
+      // Half of the rounds look after the guest has written, the others before.
+      if round % 2 == 0 { shown.ram.write(shown.ram.span(0, pages), UInt8(round)) }
+      let shownBuffer = try #require(buffer)
+      if case .lost(_, let reason) = shown.store.check(shownBuffer) {
+        Issue.record("lost: \(reason)")
+        return shown.store.counters
+      }
+      shown.ram.write(shown.ram.span(0, pages), UInt8(round + 100))
+      try shown.expectGuestPixels(shownBuffer, "round \(round)")
+    }
+    if let last = buffer { shown.store.release(last) }
+    buffer = nil
+    let counters = shown.store.counters
+    #expect(counters.pins == counters.unpins)
+    #expect(counters.rebuilds <= 20)
+    return counters
+  }
+
+  private func advise(_ shown: ShownPicture, _ advice: CInt) -> CInt {
+    ph_madvise(shown.ram.bytes.baseAddress, shown.ram.bytes.count, advice)
+  }
+
+  @Test("Pages that are written out", arguments: Detector.allCases)
+  func pageOut(_ detector: Detector) throws {
+    let counters = try under(detector, pages: 512, runs: [(0, 64), (256, 128)]) { shown, _ in
+      #expect(advise(shown, Self.pageOut) == 0)
+    }
+    print("MADV_PAGEOUT, \(detector): \(counters.rebuilds) needless rebuilds in 20 rounds")
+  }
+
+  @Test("Pages that are collected into huge ones", arguments: Detector.allCases)
+  func collapse(_ detector: Detector) throws {
+    var refusals = 0
+    let counters = try under(detector, pages: 1536, runs: [(0, 64), (700, 300)]) { shown, _ in
+      // EAGAIN, EBUSY or EINVAL where pins, holes or the kernel's configuration are in the way.
+      if advise(shown, Self.collapse) != 0 { refusals += 1 }
+    }
+    print(
+      "MADV_COLLAPSE, \(detector): \(refusals) refused, \(counters.rebuilds) needless rebuilds "
+        + "in 20 rounds")
+  }
+
+  @Test("A part of a transparent huge page is discarded", arguments: Detector.allCases)
+  func partOfHuge(_ detector: Detector) throws {
+    guard access(TransparentHugePages.path, W_OK) == 0 else { return }
+    let before = try TransparentHugePages.set("always")
+    defer { _ = try? TransparentHugePages.set(before) }
+    let counters = try under(detector, pages: 1536, runs: [(512, 512)]) { shown, round in
+      try shown.ram.puncher.punch(shown.ram.span(512 + UInt64(round) * 7, UInt64(1 + round % 3)))
+    }
+    #expect(counters.discards == 20)
+  }
+
+  @Test("A large picture in one piece is not too many pieces")
+  func large() throws {
+    let limits = UdmabufDevice.Limits.read()
+    let pages: UInt64 = 3840 * 2160 * 4 / 4096
+    guard limits.bytes >= pages * 4096 else { return }
+    // Page by page as some guests send it, but in order: merged.
+    let single = (0..<pages).map { (page: $0, count: UInt64(1)) }
+    let shown = try ShownPicture(.scan, pages: pages, runs: single)
+    let buffer = try shown.make()
+    #expect(buffer.ranges.count == 1)
+    try shown.ram.puncher.punch(shown.ram.span(pages / 2, 100))
+    #expect(shown.store.check(buffer).replacement != nil)
+    try shown.expectGuestPixels(buffer)
+  }
+
+  @Test("More than udmabuf takes is copied, with advice")
+  func tooLarge() throws {
+    let limits = UdmabufDevice.Limits.read()
+    let pages = limits.bytes / 4096 + 1
+    let shown = try ShownPicture(.scan, pages: pages, runs: [(0, pages)])
+    guard
+      case .failure(.tooLarge(let bytes, let limit)) =
+        shown.store.make(layout: shown.layout, ranges: shown.ranges)
+    else {
+      Issue.record("not too large")
+      return
+    }
+    #expect(limit == limits.bytes)
+    #expect("\(CopyReason.tooLarge(bytes: bytes, limit: limit))".contains("size_limit_mb"))
+  }
+}
