@@ -12,6 +12,7 @@ import VirtioGPU
 /// Puts the rooms together and runs the event loop until a signal or the front-end ends it.
 final class Daemon {
   private let options: Serve
+  private let lines: Locked<LineLimit>
   private let log = Logger(label: "pinhole")
   private let loop: EventLoop
   private let signals: OwnedFD
@@ -25,8 +26,9 @@ final class Daemon {
   private var failure: Failure?
 
   /// Opens what a cgroup or sandbox may deny later, first.
-  init(_ options: Serve) throws {
+  init(_ options: Serve, _ lines: Locked<LineLimit>) throws {
     self.options = options
+    self.lines = lines
     // Before any thread starts, so that all inherit the mask.
     signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT, SIGUSR1])
@@ -77,6 +79,7 @@ final class Daemon {
       keeper: keeper)
     log.info("\(greeting); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
+    LogLines.makeRoom(lines)
     log.info("\(summary())")
     if let failure { throw failure }
   }
@@ -141,7 +144,7 @@ final class Daemon {
     try explain("cannot watch signals") { () throws(Errno) in
       _ = try loop.watch(fd, for: .readable) { [unowned self] _ in
         let number = Signals.next(from: fd)
-        if number == SIGUSR1 { log.notice("\(summary())") } else if number != 0 { loop.stop() }
+        if number == SIGUSR1 { report() } else if number != 0 { loop.stop() }
       }
     }
   }
@@ -166,6 +169,11 @@ final class Daemon {
     let repair = store.onDiscard == .report ? ", only reported" : ""
     let gate = store.hasGate ? " behind the file's times" : ""
     return "zero-copy through udmabuf, discards found by \(detector)\(gate)\(repair)"
+  }
+
+  private func report() {
+    LogLines.makeRoom(lines)
+    log.notice("\(summary())")
   }
 
   private func summary() -> String {

@@ -23,6 +23,12 @@ struct LogLines: LogHandler {
     let prefix = event.level == .info ? "" : "\(event.level): "
     complain(prefix + "\(event.message)")
   }
+
+  /// Tells of what was suppressed and makes room for what the operator asked for.
+  static func makeRoom(_ limit: Locked<LineLimit>) {
+    let suppressed = limit.withLock { $0.start(at: Clock.now) }
+    if suppressed > 0 { complain("\(suppressed) more lines suppressed") }
+  }
 }
 
 /// How many lines a second may be written: whoever provokes messages cannot fill a disk.
@@ -54,5 +60,15 @@ struct LineLimit {
     }
     written += 1
     return (true, before)
+  }
+
+  /// Begins a new second early: what the operator asked for is not suppressed.
+  ///
+  /// - Returns: how many lines were suppressed and not told of.
+  mutating func start(at now: UInt64) -> Int {
+    defer { suppressed = 0 }
+    second = now / 1_000_000_000
+    written = 0
+    return suppressed
   }
 }

@@ -103,7 +103,7 @@ struct Serve: ParsableCommand {
       handler.logLevel = level
       return handler
     }
-    try Daemon(self).run()
+    try Daemon(self, limit).run()
   }
 }
 
@@ -111,6 +111,7 @@ extension ScanoutMode: ExpressibleByArgument {}
 extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 extension DiscardResponse: ExpressibleByArgument {
+  /// What `--help` offers; the third is for experiments alone.
   public static var allValueStrings: [String] { ["republish", "report"] }
 }
 
