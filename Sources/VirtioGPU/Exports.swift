@@ -127,12 +127,12 @@ extension GPUDevice {
   }
 
   /// A frame was looked at just now: where it is the only one on screen, the next look between
-  /// flushes may wait for the next flush, four intervals at most.
+  /// flushes is due a whole interval from now.
   func postponeTick() {
     guard exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1,
       Clock.now &- tickedAt < Self.longestPause
     else { return }
-    timer?.arm(after: 4 &* configuration.scanInterval, every: configuration.scanInterval)
+    timer?.arm(after: configuration.scanInterval, every: configuration.scanInterval)
   }
 
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.
