@@ -99,7 +99,9 @@ public struct CallPolicy: Sendable {
   /// handlers of SIGBUS, for guest memory that its owner truncated.
   private static func ending(_ pid: CInt) -> [CallRule] {
     names(
-      "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack",
+      // The listener's thread may still be starting when the filter comes.
+      "rseq", "set_robust_list", "exit", "exit_group", "rt_sigreturn", "rt_sigprocmask",
+      "rt_sigaction", "sigaltstack",
       "getpid", "gettid", "geteuid", "getuid")
       + CallRule.each("tgkill", argument: 0, in: [UInt64(pid)])
   }
