@@ -19,6 +19,11 @@ public final class EventLoop {
     public static let error = Events(rawValue: ph_EPOLLERR)
     /// The peer is gone.
     public static let hangUp = Events(rawValue: ph_EPOLLHUP)
+    /// The peer of a stream socket sends nothing any more.
+    public static let readHangUp = Events(rawValue: ph_EPOLLRDHUP)
+    /// Only what is new is reported, and nothing needs to be read for it to be reported again:
+    /// for counters whose value does not matter.
+    public static let edgeTriggered = Events(rawValue: ph_EPOLLET)
   }
 
   /// Names one watch; a stale token is harmless.

@@ -75,9 +75,11 @@ extension VhostUserSession {
     switch vring.kick {
     case .none: break
     case .event(let kick):
-      vring.token = try loop.watch(kick.raw, for: .readable) { [weak self, weak vring] events in
+      // Not one system call for a kick: the counter stays as it is until the ring stops.
+      vring.token = try loop.watch(kick.raw, for: [.readable, .readHangUp, .edgeTriggered]) {
+        [weak self, weak vring] events in
         guard let self, let vring else { return }
-        kicked(vring, kick, events)
+        kicked(vring, events)
       }
     case .polled:
       let timer = try LoopTimer(on: loop) { [weak self, weak vring] in
@@ -89,10 +91,9 @@ extension VhostUserSession {
     }
   }
 
-  private func kicked(_ vring: Vring, _ kick: SharedFD, _ events: EventLoop.Events) {
-    let drained = ph_drain_kick(kick.raw)
-    if drained < 0 || !events.isDisjoint(with: [.error, .hangUp]) {
-      // The other end is gone for good; watching on would spin.
+  private func kicked(_ vring: Vring, _ events: EventLoop.Events) {
+    if !events.isDisjoint(with: [.error, .hangUp, .readHangUp]) {
+      // The other end is gone for good.
       logger.error("queue \(vring.index): its kick descriptor is dead")
       unwatch(vring)
     }
@@ -101,7 +102,11 @@ extension VhostUserSession {
   }
 
   func unwatch(_ vring: Vring) {
-    if let token = vring.token { loop.unwatch(token) }
+    if let token = vring.token {
+      loop.unwatch(token)
+      // Whoever serves the ring next must not take old kicks for new ones.
+      if case .event(let kick) = vring.kick { _ = ph_drain_kick(kick.raw) }
+    }
     vring.token = nil
     vring.timer = nil
   }

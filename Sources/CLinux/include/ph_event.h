@@ -30,4 +30,5 @@ static const uint32_t ph_EPOLLOUT = EPOLLOUT;
 static const uint32_t ph_EPOLLERR = EPOLLERR;
 static const uint32_t ph_EPOLLHUP = EPOLLHUP;
 static const uint32_t ph_EPOLLRDHUP = EPOLLRDHUP;
+static const uint32_t ph_EPOLLET = EPOLLET;
 #endif
