@@ -127,12 +127,16 @@ extension GPUDevice {
   }
 
   /// A frame was looked at just now: where it is the only one on screen, the next look between
-  /// flushes is due a whole interval from now.
+  /// flushes is due a whole interval from now. Where flushes come steadily they do without.
   func postponeTick() {
+    let now = Clock.now
+    pace.flushed(at: now)
     guard exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1,
-      Clock.now &- tickedAt < Self.longestPause
+      now &- tickedAt < Self.longestPause
     else { return }
-    timer?.arm(after: configuration.scanInterval, every: configuration.scanInterval)
+    let interval = configuration.scanInterval
+    timer?.arm(
+      after: pace.isSteady ? max(interval, FlushPace.longestGap) : interval, every: interval)
   }
 
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.

@@ -45,6 +45,7 @@ public final class GPUDevice {
   /// When the timer ran out last.
   var tickedAt: UInt64 = 0
   var ticks: UInt64 = 0
+  var pace = FlushPace()
   /// What happened so far.
   public internal(set) var counters = GPUCounters()
 

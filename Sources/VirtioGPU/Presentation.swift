@@ -38,7 +38,6 @@ extension GPUDevice {
   func present(_ scanout: Scanout, _ damage: Rect, hold: Hold?) {
     guard let resource = scanout.resource else { return }
     let renewed = verify(resource)
-    postponeTick()
     let isWhole = renewed || scanout.isNew
     scanout.isNew = false
     let frame = makeFrame(scanout, resource, isWhole ? scanout.everything : damage, hold: hold)

@@ -92,13 +92,16 @@ extension GPUDevice {
     counters.flushes &+= 1
     updatePolicies(resource)
     let hold = exchange.header.isFenced && wantsBuffers ? makeHold(exchange) : nil
+    var isSeen = false
     for scanout in scanouts where scanout.resource === resource {
       guard let seen = rect.intersection(scanout.rect) else { continue }
+      isSeen = true
       let damage = Rect(
         x: seen.x - scanout.rect.x, y: seen.y - scanout.rect.y, width: seen.width,
         height: seen.height)
       present(scanout, damage, hold: hold)
     }
+    if isSeen { postponeTick() }
     guard let hold else { return .done }
     hold.release()
     holds.add(hold)
