@@ -204,6 +204,9 @@ package final class VhostUserFrontend: DeviceTransport {
     if !ready[0], ready[1] { throw .closed("a command") }
   }
 
+  /// Interrupts since they were last waited for or taken.
+  package func takeCalls(_ queue: Int) -> UInt64 { ph_drain(bells[queue].call.raw) }
+
   package func readConfig(offset: Int, count: Int) throws(GuestError) -> [UInt8] {
     var payload = WireBytes(u32: UInt32(offset), UInt32(count), 0).bytes
     payload += [UInt8](repeating: 0, count: count)

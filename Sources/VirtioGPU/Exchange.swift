@@ -22,13 +22,13 @@ struct Exchange {
   func send(_ type: Response) {
     let words = ResponseBytes.header(type, answering: header)
     let written = words.withUnsafeBytes { chain.write($0, offset: 0) }
-    device.complete(queue, chain, written: written)
+    device.complete(queue, chain, written: written, isAwaited: header.isFenced)
   }
 
   /// Answers with a header and data; what the guest left no room for is cut off.
   func send(_ response: ResponseBytes) {
     let written = response.bytes.withUnsafeBytes { chain.write($0, offset: 0) }
-    device.complete(queue, chain, written: written)
+    device.complete(queue, chain, written: written, isAwaited: true)
   }
 }
 

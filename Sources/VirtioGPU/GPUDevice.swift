@@ -6,6 +6,9 @@ import Logging
 import VhostUser
 import Virtqueue
 
+/// Whether the guest is to be told that requests were answered.
+private enum Interrupt { case none, soon, now }
+
 /// The virtio-gpu device: resources, scanouts and cursors of one guest (virtio 1.3 §5.7).
 ///
 /// It belongs to the event loop's thread. Displays look at it as ``DisplaySink``s.
@@ -39,7 +42,9 @@ public final class GPUDevice {
   var unanswered = AnswerList()
   /// The control queue and the cursor queue, while they run.
   private var queues: [VhostUserQueue?] = [nil, nil]
-  private var owesInterrupt = [false, false]
+  private var owed = [Interrupt.none, .none]
+  /// A flush of this turn is held back, and will interrupt the guest when it is answered.
+  var holdsFlush = false
   private var request = Request()
   var timer: LoopTimer?
   /// When the timer ran out last.
@@ -129,15 +134,29 @@ extension GPUDevice {
   }
 
   /// Answers a request; the interrupt waits for the end of the loop's turn.
-  func complete(_ queue: VhostUserQueue, _ chain: DescriptorChain, written: Int) {
+  ///
+  /// - Parameter isAwaited: the guest wants to know: it has a fence, or asked something.
+  func complete(
+    _ queue: VhostUserQueue, _ chain: DescriptorChain, written: Int, isAwaited: Bool
+  ) {
     queue.push(chain, written: UInt32(clamping: written))
-    if queues.indices.contains(queue.index) { owesInterrupt[queue.index] = true }
+    guard queues.indices.contains(queue.index) else { return }
+    if isAwaited {
+      owed[queue.index] = .now
+    } else if case .none = owed[queue.index] {
+      owed[queue.index] = .soon
+    }
   }
 
+  /// One interrupt for a frame: what nobody waits for is told with the flush that is held back.
   private func interrupt() {
-    for i in queues.indices where owesInterrupt[i] {
-      owesInterrupt[i] = false
-      queues[i]?.notifyIfWanted()
+    defer { holdsFlush = false }
+    for i in queues.indices {
+      let owes = owed[i]
+      owed[i] = .none
+      if owes == .now || owes == .soon && !(holdsFlush && i == 0) {
+        queues[i]?.notifyIfWanted()
+      }
     }
   }
 

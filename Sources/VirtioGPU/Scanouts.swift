@@ -105,6 +105,7 @@ extension GPUDevice {
     guard let hold else { return .done }
     hold.release()
     holds.add(hold)
+    holdsFlush = holdsFlush || hold.isPending
     return .later
   }
 

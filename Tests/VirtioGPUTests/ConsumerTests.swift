@@ -1,6 +1,7 @@
 import Buffers
 import FakeGuest
 import Fences
+import Glibc
 import Linux
 import Testing
 
@@ -8,8 +9,10 @@ import Testing
 
 /// What consumers that want buffers and hold frames get, where only copies can be had.
 @Suite struct ConsumerTests {
-  private func bench(holding: Bool = true) throws -> (DeviceBench, Framebuffer) {
-    let bench = try DeviceBench(mode: .direct)
+  private func bench(
+    holding: Bool = true, holdDeadline: UInt64 = HoldQueue.defaultDeadline
+  ) throws -> (DeviceBench, Framebuffer) {
+    let bench = try DeviceBench(mode: .direct, holdDeadline: holdDeadline)
     _ = try bench.inDevice { _, recorder in
       recorder.wantsBuffers = true
       recorder.holds = holding
@@ -44,6 +47,39 @@ import Testing
     let (bench, buffer) = try bench()
     try buffer.flush(fence: 6)
     #expect(try bench.inDevice { device, _ in device.holds.expired } == 1)
+  }
+
+  @Test func oneInterruptForAFrame() throws {
+    let (bench, buffer) = try bench(holdDeadline: 60_000_000_000)
+    let before = bench.seen.frames.count
+    for command in buffer.flushCommands(fence: 6) { try bench.driver.send(command) }
+    _ = bench.driver.ring(.control).armCall()
+    _ = bench.front.takeCalls(0)
+    try bench.driver.kick()
+    while bench.seen.frames.count == before { usleep(1000) }
+    // The turn that showed it has ended.
+    _ = try bench.inDevice { _, _ in }
+    #expect(bench.front.takeCalls(0) == 0, "the transfer's answer waits for the flush's")
+    _ = try bench.inDevice { _, recorder in recorder.releaseAll() }
+    _ = try bench.inDevice { _, _ in }
+    #expect(bench.front.takeCalls(0) == 1)
+    try bench.driver.drain()
+  }
+
+  @Test func whatTheGuestWaitsForIsToldAtOnce() throws {
+    let (bench, buffer) = try bench(holdDeadline: 60_000_000_000)
+    let before = bench.seen.frames.count
+    let commands = buffer.flushCommands(fence: 7)
+    try bench.driver.send(commands[0].fenced(6))
+    try bench.driver.send(commands[1])
+    _ = bench.driver.ring(.control).armCall()
+    _ = bench.front.takeCalls(0)
+    try bench.driver.kick()
+    while bench.seen.frames.count == before { usleep(1000) }
+    _ = try bench.inDevice { _, _ in }
+    #expect(bench.front.takeCalls(0) == 1)
+    _ = try bench.inDevice { _, recorder in recorder.releaseAll() }
+    try bench.driver.drain()
   }
 
   @Test func theCursorWaitsForNobody() throws {

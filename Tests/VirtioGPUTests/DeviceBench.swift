@@ -35,7 +35,8 @@ final class DeviceBench {
 
   init(
     mode: ScanoutMode = .auto, configure: @Sendable (inout GPUConfiguration) -> Void = { _ in },
-    display: Bool = false, ram: GuestRAM? = nil
+    display: Bool = false, ram: GuestRAM? = nil,
+    holdDeadline: UInt64 = HoldQueue.defaultDeadline
   ) throws {
     let jobs = try Jobs()
     let seen = Recorder.Log()
@@ -49,7 +50,7 @@ final class DeviceBench {
     var ends: (OwnedFDBox, OwnedFDBox)?
     pair.take()?.split { ends = (OwnedFDBox($0), OwnedFDBox($1)) }
     guard let (ours, theirs) = ends else { throw Errno(24, "socketpair") }
-    thread = try Self.start(theirs, chosen, jobs, seen)
+    thread = try Self.start(theirs, chosen, holdDeadline, jobs, seen)
     var options = VhostUserFrontend.Options()
     options.display = display
     let ram = try ram ?? GuestRAM(size: 64 << 20)
@@ -74,13 +75,15 @@ final class DeviceBench {
   }
 
   private static func start(
-    _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ jobs: Jobs, _ seen: Recorder.Log
+    _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ holdDeadline: UInt64,
+    _ jobs: Jobs, _ seen: Recorder.Log
   ) throws(Errno) -> Thread {
-    try Thread("device") { serve(socket, configuration, jobs, seen) }
+    try Thread("device") { serve(socket, configuration, holdDeadline, jobs, seen) }
   }
 
   private static func serve(
-    _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ jobs: Jobs, _ seen: Recorder.Log
+    _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ holdDeadline: UInt64,
+    _ jobs: Jobs, _ seen: Recorder.Log
   ) {
     do {
       var log = Logger(label: "test")
@@ -91,8 +94,8 @@ final class DeviceBench {
         device: .failure(.noDevice), keeper: .failure(.noUserfaultfd(Errno(38, "userfaultfd"))),
         log: log)
       let device = try GPUDevice(
-        configuration, memory: memory, store: store, holds: try HoldQueue(on: loop), on: loop,
-        log: log)
+        configuration, memory: memory, store: store,
+        holds: try HoldQueue(on: loop, deadline: holdDeadline), on: loop, log: log)
       let recorder = Recorder(seen, loop)
       device.add(recorder)
       let server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
