@@ -67,13 +67,17 @@ package final class Framebuffer {
 
   /// Puts it on a scanout.
   package func show(on scanout: UInt32 = 0) throws(GuestError) {
+    try driver.perform(showCommand(on: scanout))
+  }
+
+  /// The command of ``show(on:)``, to be pipelined.
+  package func showCommand(on scanout: UInt32 = 0) -> GPUCommand {
     switch kind {
-    case .twoD: try driver.perform(.setScanout(scanout, resource: resource, bounds))
+    case .twoD: .setScanout(scanout, resource: resource, bounds)
     case .blob:
-      try driver.perform(
-        .setScanoutBlob(
-          scanout, resource: resource, bounds, format: .b8g8r8x8, width: UInt32(width),
-          height: UInt32(height), stride: UInt32(stride)))
+      .setScanoutBlob(
+        scanout, resource: resource, bounds, format: .b8g8r8x8, width: UInt32(width),
+        height: UInt32(height), stride: UInt32(stride))
     }
   }
 

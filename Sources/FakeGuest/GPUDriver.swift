@@ -128,6 +128,20 @@ package final class GPUDriver {
     return answer
   }
 
+  /// Runs commands that must succeed, shown to the device at once.
+  package func perform(together commands: [GPUCommand]) throws(GuestError) {
+    var refusal: GuestError?
+    var left = commands.count
+    for command in commands {
+      try send(command) { answer in
+        left -= 1
+        if !answer.response.isOK { refusal = refusal ?? .refused(command.name, answer.response) }
+      }
+    }
+    try wait(for: commands.last?.name ?? "nothing") { left == 0 }
+    if let refusal { throw refusal }
+  }
+
   /// Puts a command on its ring; ``kick()`` or any waiting call shows it to the device.
   ///
   /// A full ring is drained first.

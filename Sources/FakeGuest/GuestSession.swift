@@ -99,14 +99,11 @@ package final class GuestSession {
       width: options.width, height: options.height, frame: number)
     buffer.draw(picture)
     let start = Clock.now
-    // Linux sends the new scanout between the transfer and the flush.
-    let commands = buffer.flushCommands(fence: options.blob ? UInt64(number) + 1 : nil)
-    try driver.perform(commands[0])
-    if shown !== buffer {
-      try buffer.show()
-      shown = buffer
-    }
-    try driver.perform(commands[1])
+    // As Linux does: the new scanout between the transfer and the flush, and one kick for all.
+    var commands = buffer.flushCommands(fence: options.blob ? UInt64(number) + 1 : nil)
+    if shown !== buffer { commands.insert(buffer.showCommand(), at: 1) }
+    shown = buffer
+    try driver.perform(together: commands)
     let taken = Clock.now - start
     counters.flushTime += taken
     counters.longestFlush = max(counters.longestFlush, taken)
