@@ -42,13 +42,14 @@ final class DisplaySession {
       let flags: UInt32 = WireBytes.read(header, 4)
       let size: UInt32 = WireBytes.read(header, 8)
       guard size <= 256 << 20, let payload = receive(Int(size)) else { break }
-      state.withLock { $0.messages[request, default: 0] += 1 }
       if flags != 0 { complain("request \(request) came with flags \(flags)") }
       let fd = fds.isEmpty ? nil : fds.removeFirst()
       if fd != nil, request != Request.dmabufScanout, request != Request.dmabufScanout2 {
         complain("request \(request) came with a descriptor, which the next scanout would take")
       }
       serve(request, payload, fd)
+      // Who waits for the count then sees what the message did.
+      state.withLock { $0.messages[request, default: 0] += 1 }
     }
     let stopped = stopping.withLock { $0 }
     if !stopped { state.withLock { $0.closed = true } }
