@@ -11,7 +11,8 @@ package final class PinholeProcess {
   package let framesSocket: String
   private let directory: TemporaryDirectory
 
-  /// Starts it and waits until it listens.
+  /// Starts it and waits until it listens. `PINHOLE_SANDBOX` in the environment is its `--sandbox`:
+  /// a sanitizer makes calls that the filter forbids.
   ///
   /// - Parameters:
   ///   - options: what follows the two socket options.
@@ -24,11 +25,12 @@ package final class PinholeProcess {
     let out = try doing(log) { () throws(Errno) in
       try OwnedFD.open(log, O_WRONLY | O_CREAT | O_APPEND)
     }
+    let sandbox = getenv("PINHOLE_SANDBOX").map { ["--sandbox", String(cString: $0)] } ?? []
     child = try ChildProcess(
       [
         program ?? Puncher.defaultProgram, "serve", "--socket-path", socket, "--frames-socket",
         framesSocket,
-      ] + options, fds: [(out.raw, 1), (out.raw, 2)])
+      ] + sandbox + options, fds: [(out.raw, 1), (out.raw, 2)])
     let deadline = Clock.now + 20_000_000_000
     while !Self.isListening(on: [socket, framesSocket]) {
       if let status = child.status {
