@@ -1,9 +1,8 @@
 # Everything a user or contributor runs; each target does its own set-up.
 
 SWIFT ?= swift
-TESTS := .build-tests
 
-.PHONY: all build deps demo demo-full test unit kernel-test guest-test kernel-test-new storm lint fuzz format install clean help
+.PHONY: all build deps demo demo-full test unit kernel-test guest-test kernel-test-new storm lint sanitize fuzz format install clean help
 
 all: build
 
@@ -14,6 +13,7 @@ help:
 	@echo "make unit       tests that need no device and no privilege"
 	@echo "make storm      discard pages at random under a guest that draws, in a VM"
 	@echo "make lint       format and import rules"
+	@echo "make sanitize   the tests under the address and the thread sanitizer"
 	@echo "make fuzz       all fuzz targets for SECONDS=10 each, or one: TARGET=gpu"
 	@echo "make install    install to PREFIX (default /usr/local), with the libvirt descriptor"
 
@@ -56,11 +56,14 @@ guest-test: build
 lint:
 	Tests/run lint
 
+sanitize: deps
+	Tests/run sanitize
+
 fuzz: deps
 	Tests/fuzz $(or $(SECONDS),10) $(TARGET)
 
 format:
-	$(SWIFT) format -i -r Sources Tests Package.swift
+	$(SWIFT) format -i -r Sources Tests Fuzz Package.swift
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -71,4 +74,4 @@ install:
 	  > $(DESTDIR)$(PREFIX)/share/qemu/vhost-user/50-pinhole.json
 
 clean:
-	rm -rf .build $(TESTS) demo
+	rm -rf .build .build-* demo
