@@ -65,7 +65,20 @@ enum FramesSeeds {
       "copies": size + [Step.connect.rawValue, Step.hello.rawValue, 0, 1, 0x11, 8, 0, 1, 65]
         + turn + present + read + done,
       "late": hello + read + size + present + read + [Step.output.rawValue, 0, 0] + read,
+      "timeline": timelines + raw([4, 24, 0, 0, 0, 1], gifts: [1, 1]) + read,
+      "point": timelines + present + read + raw([2, 32, 0, 2, 1, 0, 1, 0]) + read,
+      "no-timeline": timelines + raw([5, 16, 0, 0]) + read,
     ]
+  }
+
+  /// A consumer that may bring timelines.
+  private static var timelines: [UInt8] {
+    size + [Step.connect.rawValue, Step.hello.rawValue, 0, 0, 0x11, 2, 0, 1, 65] + turn
+  }
+  /// A packet of small 32-bit numbers.
+  private static func raw(_ words: [UInt8], gifts: [UInt8] = []) -> [UInt8] {
+    [Step.raw.rawValue, 0, UInt8(gifts.count)] + gifts + [UInt8(words.count * 4), 0]
+      + words.flatMap { [$0, 0, 0, 0] } + turn
   }
 
   private static let turn = [Step.turn.rawValue, 3]

@@ -21,6 +21,7 @@
  *                                       <-     PRODUCER_HELLO, or ERROR and the end
  *                                       <-     OUTPUT, BUFFER_ADD + fd, FRAME, CURSOR: what is
  *                                              on screen now, then whatever changes
+ *   TIMELINE_ADD + 2 fds (if agreed on) ->
  *   FRAME_DONE (one for each FRAME)     ->
  *                                       <-     BUFFER_REMOVE
  *   BUFFER_CLOSED                       ->
@@ -62,8 +63,8 @@ enum pinhole_message {
 	PINHOLE_CONSUMER_HELLO = 0x01,
 	PINHOLE_FRAME_DONE = 0x02,
 	PINHOLE_BUFFER_CLOSED = 0x03,
-	PINHOLE_TIMELINE_ADD = 0x04, /* reserved for PINHOLE_FEATURE_TIMELINE */
-	PINHOLE_TIMELINE_REMOVE = 0x05, /* reserved for PINHOLE_FEATURE_TIMELINE */
+	PINHOLE_TIMELINE_ADD = 0x04, /* of PINHOLE_FEATURE_TIMELINE */
+	PINHOLE_TIMELINE_REMOVE = 0x05, /* of PINHOLE_FEATURE_TIMELINE */
 	/* producer to consumer */
 	PINHOLE_PRODUCER_HELLO = 0x101,
 	PINHOLE_OUTPUT = 0x102,
@@ -86,7 +87,7 @@ struct pinhole_header {
  */
 /* FRAME may carry an acquire sync_file, FRAME_DONE a release sync_file. */
 #define PINHOLE_FEATURE_SYNC_FILE (1ull << 0)
-/* Acquire and release points of drm_syncobj timelines; not used in version 1. */
+/* TIMELINE_ADD brings an output a drm_syncobj timeline, FRAME_DONE names release points on it. */
 #define PINHOLE_FEATURE_TIMELINE (1ull << 1)
 /* Rows and heights are padded to stride_align and height_align of CONSUMER_HELLO. */
 #define PINHOLE_FEATURE_ALIGNMENT (1ull << 2)
@@ -186,7 +187,7 @@ struct pinhole_rect {
 enum pinhole_fence {
 	PINHOLE_FENCE_NONE = 0, /* the pixels are there; or: nothing reads them any more */
 	PINHOLE_FENCE_SYNC_FILE = 1, /* one sync_file descriptor comes with the message */
-	PINHOLE_FENCE_TIMELINE = 2, /* reserved for PINHOLE_FEATURE_TIMELINE */
+	PINHOLE_FENCE_TIMELINE = 2, /* a point of the output's timeline; FRAME_DONE only */
 };
 
 /*
@@ -203,7 +204,7 @@ struct pinhole_frame {
 	struct pinhole_rect crop; /* what the output shows, in pixels of the buffer */
 	uint32_t acquire_kind; /* enum pinhole_fence */
 	uint32_t num_damage; /* 1 to PINHOLE_MAX_DAMAGE */
-	uint64_t acquire_point; /* 0 unless TIMELINE */
+	uint64_t acquire_point; /* 0 in version 1 */
 	uint64_t timestamp_ns; /* CLOCK_MONOTONIC of the guest's flush */
 	/* Changed since the previous FRAME of this output, relative to crop; else zero. */
 	struct pinhole_rect damage[PINHOLE_MAX_DAMAGE];
@@ -261,7 +262,7 @@ enum pinhole_error_code {
 	PINHOLE_ERROR_TIMEOUT = 5, /* CONSUMER_HELLO did not come in time */
 	PINHOLE_ERROR_TOO_SLOW = 6, /* too many BUFFER_REMOVE without BUFFER_CLOSED */
 	PINHOLE_ERROR_LIMIT = 7, /* too many consumers */
-	PINHOLE_ERROR_UNSUPPORTED = 8, /* a flag needs a feature that does not hold */
+	PINHOLE_ERROR_UNSUPPORTED = 8, /* a flag's feature does not hold, a DRM node lacks timelines */
 	PINHOLE_ERROR_SHUTDOWN = 9, /* the producer ends */
 };
 
@@ -281,7 +282,7 @@ struct pinhole_frame_done {
 	uint32_t output;
 	uint32_t release_kind; /* enum pinhole_fence */
 	uint64_t serial; /* of a FRAME of this output that is not answered yet; any order */
-	uint64_t release_point; /* 0 unless TIMELINE */
+	uint64_t release_point; /* of the output's timeline, at least 1; 0 unless TIMELINE */
 };
 
 /*
@@ -292,6 +293,27 @@ struct pinhole_buffer_closed {
 	struct pinhole_header header;
 	uint32_t buffer;
 	uint32_t generation;
+};
+
+/*
+ * The timeline of an output's release points, which has none yet; needs
+ * PINHOLE_FEATURE_TIMELINE. Carries two descriptors: a drm_syncobj
+ * (DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD) and an open DRM node whose driver has timelines. The producer
+ * makes a handle of the syncobj in that open file and keeps both until TIMELINE_REMOVE.
+ */
+struct pinhole_timeline_add {
+	struct pinhole_header header;
+	uint32_t output;
+	uint32_t reserved; /* 0 */
+	uint32_t syncobj_index; /* which descriptor is the drm_syncobj, 0 or 1 */
+	uint32_t node_index; /* which one is the DRM node, the other */
+};
+
+/* The output has no timeline any more. Points that FRAME_DONE named before are still waited for. */
+struct pinhole_timeline_remove {
+	struct pinhole_header header;
+	uint32_t output;
+	uint32_t reserved; /* 0 */
 };
 
 PINHOLE_ASSERT(sizeof(struct pinhole_header) == 8);
@@ -324,6 +346,9 @@ PINHOLE_ASSERT(offsetof(struct pinhole_error, text) == 24);
 PINHOLE_ASSERT(sizeof(struct pinhole_frame_done) == 32);
 PINHOLE_ASSERT(offsetof(struct pinhole_frame_done, serial) == 16);
 PINHOLE_ASSERT(sizeof(struct pinhole_buffer_closed) == 16);
+PINHOLE_ASSERT(sizeof(struct pinhole_timeline_add) == 24);
+PINHOLE_ASSERT(offsetof(struct pinhole_timeline_add, syncobj_index) == 16);
+PINHOLE_ASSERT(sizeof(struct pinhole_timeline_remove) == 16);
 
 #undef PINHOLE_ASSERT
 #ifdef __cplusplus

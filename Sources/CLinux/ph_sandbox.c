@@ -125,3 +125,7 @@ const uint64_t ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE = _IOC(_IOC_READ | _IOC_WRITE
 const uint64_t ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE = _IOC(_IOC_WRITE, 'b', 3, 8);
 const uint64_t ph_REQUEST_SYNC_FILE_INFO = SYNC_IOC_FILE_INFO;
 const uint64_t ph_REQUEST_SYNC_MERGE = SYNC_IOC_MERGE;
+/* struct drm_syncobj_destroy has 8 bytes, drm_syncobj_handle 16, drm_syncobj_eventfd 24. */
+const uint64_t ph_REQUEST_SYNCOBJ_DESTROY = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xc0, 8);
+const uint64_t ph_REQUEST_SYNCOBJ_FD_TO_HANDLE = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xc2, 16);
+const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xcf, 24);

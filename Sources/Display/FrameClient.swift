@@ -96,9 +96,6 @@ final class FrameClient {
     }
   }
 
-  /// Whether fences may come with messages, both ways.
-  var takesFences: Bool { features & PINHOLE_FEATURE_SYNC_FILE != 0 }
-
   func cursor(_ state: CursorState) {
     guard outputs.indices.contains(state.output) else { return }
     outputs[state.output].cursor = state
@@ -160,12 +157,18 @@ final class FrameClient {
           text: "CONSUMER_HELLO came twice")
       }
       greet(hello)
-    case .frameDone(let output, let serial, let withFence):
+    case .frameDone(let output, let serial, let release):
       try requireGreeting(PINHOLE_FRAME_DONE)
-      try frameDone(output, serial, withFence ? try fence(&fds) : nil)
+      try frameDone(output, serial, release, &fds)
     case .bufferClosed(let key):
       try requireGreeting(PINHOLE_BUFFER_CLOSED)
       try bufferClosed(key)
+    case .timelineAdd(let timeline):
+      try requireGreeting(PINHOLE_TIMELINE_ADD)
+      try add(timeline, &fds)
+    case .timelineRemove(let output):
+      try requireGreeting(PINHOLE_TIMELINE_REMOVE)
+      try removeTimeline(output)
     case .ignored: break
     }
   }
@@ -183,41 +186,24 @@ final class FrameClient {
     isCopyOnly = isCopyOnly || hello.isCopyOnly
     var known = PINHOLE_FEATURE_ALIGNMENT | PINHOLE_FEATURE_COPY_ONLY
     // Nobody's GPU reads copies, and strangers' descriptors are not to be waited for.
-    if !isCopyOnly { known |= PINHOLE_FEATURE_SYNC_FILE }
+    if !isCopyOnly { known |= PINHOLE_FEATURE_SYNC_FILE | PINHOLE_FEATURE_TIMELINE }
     features = hello.features & known
     helloTimer = nil
     isGreeted = true
     server.greeted(self)
   }
 
-  /// The fence of a FRAME_DONE.
-  private func fence(_ fds: inout [CInt]) throws(MalformedMessage) -> SharedFD? {
-    guard takesFences else {
-      throw release("fence kind \(PINHOLE_FENCE_SYNC_FILE.rawValue) was not agreed on")
-    }
-    guard let raw = fds.popLast() else { throw release("no descriptor came") }
-    do throws(Errno) {
-      let fence = try SyncFile(checking: OwnedFD(adopting: raw))
-      return fence.isSignalled ? nil : SharedFD(fence.intoFD())
-    } catch { throw release("the descriptor is no sync_file: \(error.message)") }
-  }
-
-  private func release(_ text: String) -> MalformedMessage {
-    MalformedMessage(
-      type: PINHOLE_FRAME_DONE.rawValue,
-      field: UInt32(MemoryLayout<pinhole_frame_done>.offset(of: \.release_kind) ?? 0), text: text)
-  }
-
   private func frameDone(
-    _ output: Int, _ serial: UInt64, _ fence: SharedFD?
+    _ output: Int, _ serial: UInt64, _ release: FrameRelease, _ fds: inout [CInt]
   ) throws(MalformedMessage) {
+    try requireAgreement(on: release, output)
     let frames = outputs[output].inFlight
     guard let at = frames.firstIndex(where: { $0.serial == serial }), frames[at].fence == nil else {
-      throw MalformedMessage(
-        code: PINHOLE_ERROR_UNEXPECTED, type: PINHOLE_FRAME_DONE.rawValue,
-        field: UInt32(MemoryLayout<pinhole_frame_done>.offset(of: \.serial) ?? 0),
-        text: "frame \(serial) of output \(output) is not in flight")
+      throw WireFault.unexpected(
+        \pinhole_frame_done.serial, of: PINHOLE_FRAME_DONE,
+        "frame \(serial) of output \(output) is not in flight")
     }
+    let fence = try fence(of: release, output, &fds)
     server.counters.framesDone &+= 1
     if let fence, waitFor(fence, output, at) { return }
     finishFrame(output, at)
@@ -270,10 +256,8 @@ final class FrameClient {
 
   private func bufferClosed(_ key: FrameBufferKey) throws(MalformedMessage) {
     guard let buffer = known[key], buffer.state == .removalSent else {
-      throw MalformedMessage(
-        code: PINHOLE_ERROR_UNEXPECTED, type: PINHOLE_BUFFER_CLOSED.rawValue,
-        field: UInt32(MemoryLayout<pinhole_buffer_closed>.offset(of: \.buffer) ?? 0),
-        text: "buffer \(key) was not removed")
+      throw WireFault.unexpected(
+        \pinhole_buffer_closed.buffer, of: PINHOLE_BUFFER_CLOSED, "buffer \(key) was not removed")
     }
     known[key]?.state = .closed
     if buffer.isOverdue { overdue -= 1 }

@@ -65,6 +65,8 @@ struct FrameClientOutput {
   var cursor: CursorState?
   var cursorIsNews = false
   var imageSent: UInt64?
+  /// Where its release points are.
+  var timeline: SyncTimeline?
 }
 
 /// Waits for consumers to let go of a generation.

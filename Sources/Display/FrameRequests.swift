@@ -5,8 +5,10 @@ import PinholeProtocol
 /// A message of a frame consumer with every number checked that can be checked by itself.
 enum FrameRequest {
   case hello(FrameHello)
-  case frameDone(output: Int, serial: UInt64, withFence: Bool)
+  case frameDone(output: Int, serial: UInt64, FrameRelease)
   case bufferClosed(FrameBufferKey)
+  case timelineAdd(FrameTimeline)
+  case timelineRemove(output: Int)
   case ignored
 
   /// Decodes one packet that came with `fds` descriptors.
@@ -20,6 +22,11 @@ enum FrameRequest {
       self = .bufferClosed(
         FrameBufferKey(id: message.body.buffer, generation: message.body.generation))
     case PINHOLE_CONSUMER_HELLO: self = .hello(try FrameHello(WireMessage(packet, header), fds))
+    case PINHOLE_TIMELINE_ADD:
+      self = .timelineAdd(try FrameTimeline(WireMessage(packet, header), fds))
+    case PINHOLE_TIMELINE_REMOVE:
+      self = .timelineRemove(
+        output: try FrameTimeline.removed(WireMessage(packet, header), fds))
     default:
       guard header.isOptional else {
         throw MalformedMessage(
@@ -36,15 +43,67 @@ enum FrameRequest {
     let body = message.body
     try message.require(
       body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
-    let kinds = [PINHOLE_FENCE_NONE.rawValue, PINHOLE_FENCE_SYNC_FILE.rawValue]
+    let release: FrameRelease
+    switch pinhole_fence(rawValue: body.release_kind) {
+    case PINHOLE_FENCE_NONE: release = .now
+    case PINHOLE_FENCE_SYNC_FILE: release = .syncFile
+    case PINHOLE_FENCE_TIMELINE: release = .point(body.release_point)
+    default:
+      throw message.fault(
+        \.release_kind, "fence kind \(body.release_kind) was not agreed on")
+    }
     try message.require(
-      kinds.contains(body.release_kind), \.release_kind,
-      "fence kind \(body.release_kind) was not agreed on")
-    let withFence = body.release_kind == PINHOLE_FENCE_SYNC_FILE.rawValue
+      body.release_point == 0 || release == .point(body.release_point), \.release_point,
+      "a point without a timeline")
+    try message.requireDescriptors(fds, release == .syncFile ? 1 : 0)
+    return .frameDone(output: Int(body.output), serial: body.serial, release)
+  }
+}
+
+/// When a frame is not read any more.
+enum FrameRelease: Equatable {
+  case now
+  /// With the descriptor that came.
+  case syncFile
+  /// With a point of the output's timeline.
+  case point(UInt64)
+}
+
+/// A timeline for an output's release points.
+struct FrameTimeline {
+  let output: Int
+  /// Which of two descriptors is which; both below 2, and not the same.
+  let syncobj: Int
+  let node: Int
+
+  init(
+    _ message: WireMessage<pinhole_timeline_add>, _ fds: Int
+  ) throws(MalformedMessage) {
+    let body = message.body
     try message.require(
-      body.release_point == 0, \.release_point, "a point without a timeline")
-    try message.requireDescriptors(fds, withFence ? 1 : 0)
-    return .frameDone(output: Int(body.output), serial: body.serial, withFence: withFence)
+      body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
+    try message.require(body.reserved == 0, \.reserved, "reserved is \(body.reserved)")
+    try message.require(
+      body.syncobj_index < 2, \.syncobj_index, "descriptor \(body.syncobj_index) of two")
+    try message.require(
+      body.node_index < 2 && body.node_index != body.syncobj_index, \.node_index,
+      "descriptor \(body.node_index) of two, beside \(body.syncobj_index)")
+    try message.requireDescriptors(fds, 2)
+    output = Int(body.output)
+    syncobj = Int(body.syncobj_index)
+    node = Int(body.node_index)
+  }
+
+  /// The output whose timeline goes.
+  static func removed(
+    _ message: WireMessage<pinhole_timeline_remove>, _ fds: Int
+  ) throws(MalformedMessage) -> Int {
+    let body = message.body
+    try message.require(
+      body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
+    try message.require(body.reserved == 0, \.reserved, "reserved is \(body.reserved)")
+    try message.requireDescriptors(fds, 0)
+    return Int(body.output)
   }
 }
 

@@ -25,6 +25,8 @@ public final class FrameConsumer {
     public var copyOnly: Bool
     /// Frames may come with a fence, and ``FrameConsumer/done(_:fence:)`` may take one.
     public var takesFences: Bool
+    /// ``FrameConsumer/done(_:point:)`` may take a point of a timeline, where the producer agrees.
+    public var takesTimelines: Bool
     /// Rows shall begin at multiples of so many bytes, a power of two up to 4096; 0 for any.
     public var strideAlignment: UInt32
     /// There shall be memory for a multiple of so many rows; 0 for any.
@@ -38,11 +40,13 @@ public final class FrameConsumer {
     /// Asks for whatever the producer offers.
     public init(
       name: String = "consumer", copyOnly: Bool = false, takesFences: Bool = false,
-      strideAlignment: UInt32 = 0, heightAlignment: UInt32 = 0, closesRemovedBuffers: Bool = true
+      takesTimelines: Bool = false, strideAlignment: UInt32 = 0, heightAlignment: UInt32 = 0,
+      closesRemovedBuffers: Bool = true
     ) {
       self.name = name
       self.copyOnly = copyOnly
       self.takesFences = takesFences
+      self.takesTimelines = takesTimelines
       self.strideAlignment = strideAlignment
       self.heightAlignment = heightAlignment
       self.closesRemovedBuffers = closesRemovedBuffers
@@ -109,6 +113,7 @@ public final class FrameConsumer {
       hello.features |= PINHOLE_FEATURE_COPY_ONLY
     }
     if options.takesFences { hello.features |= PINHOLE_FEATURE_SYNC_FILE }
+    if options.takesTimelines { hello.features |= PINHOLE_FEATURE_TIMELINE }
     if options.strideAlignment > 0 || options.heightAlignment > 0 {
       hello.features |= PINHOLE_FEATURE_ALIGNMENT
       hello.stride_align = options.strideAlignment
@@ -148,12 +153,19 @@ public final class FrameConsumer {
   /// - Parameter fence: a sync_file that signals when the GPU has read the frame. It stays the
   ///   caller's. Only where ``Options/takesFences`` holds (`PINHOLE_FEATURE_SYNC_FILE`).
   public func done(_ frame: ReceivedFrame, fence: CInt? = nil) throws(FramesError) {
+    try done(frame, fence == nil ? PINHOLE_FENCE_NONE : PINHOLE_FENCE_SYNC_FILE, fence: fence)
+  }
+
+  func done(
+    _ frame: ReceivedFrame, _ release: pinhole_fence, point: UInt64 = 0, fence: CInt? = nil
+  ) throws(FramesError) {
     guard unanswered[frame.output]?.removeValue(forKey: frame.serial) != nil else { return }
     var message = pinhole_frame_done()
     message.header = Self.header(PINHOLE_FRAME_DONE, pinhole_frame_done.self)
     message.output = frame.output
     message.serial = frame.serial
-    if fence != nil { message.release_kind = PINHOLE_FENCE_SYNC_FILE.rawValue }
+    message.release_kind = release.rawValue
+    message.release_point = point
     try send(message, fds: fence.map { [$0] } ?? [])
   }
 
@@ -171,11 +183,11 @@ public final class FrameConsumer {
     try send(message)
   }
 
-  private static func header<Body>(_ type: pinhole_message, _: Body.Type) -> pinhole_header {
+  static func header<Body>(_ type: pinhole_message, _: Body.Type) -> pinhole_header {
     pinhole_header(type: type.rawValue, size: UInt32(MemoryLayout<Body>.size))
   }
 
-  private func send<Body: BitwiseCopyable>(
+  func send<Body: BitwiseCopyable>(
     _ body: Body, fds: [CInt] = []
   ) throws(FramesError) {
     do throws(Errno) {

@@ -81,8 +81,9 @@ public struct CallPolicy: Sendable {
     // lstat(2) and unlink(2) of the sockets' paths at the end; Landlock says where.
     + names("lstat", "newfstatat", "unlink", "unlinkat")
 
-  /// Requests to udmabuf, userfaultfd, the page map, dma-bufs and their fences. UFFDIO_API and the like are
-  /// not among them: no second device can be set up.
+  /// Requests to udmabuf, userfaultfd, the page map, dma-bufs and their fences, and to DRM nodes
+  /// that consumers bring. UFFDIO_API and the like are not among them: no second device can be
+  /// set up.
   private static let devices: [CallRule] = CallRule.each(
     "ioctl", argument: 1,
     in: [
@@ -93,6 +94,7 @@ public struct CallPolicy: Sendable {
       ph_REQUEST_DMA_BUF_SYNC, ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE,
       ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE,
       ph_REQUEST_SYNC_FILE_INFO, ph_REQUEST_SYNC_MERGE,
+      ph_REQUEST_SYNCOBJ_FD_TO_HANDLE, ph_REQUEST_SYNCOBJ_EVENTFD, ph_REQUEST_SYNCOBJ_DESTROY,
     ])
 
   /// Ending a thread or the process, in order or by abort(3), which must still be seen as such;

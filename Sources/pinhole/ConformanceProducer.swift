@@ -8,7 +8,7 @@ import PinholeProtocol
 struct ProducerChecks {
   let path: String
 
-  private typealias Hello = pinhole_consumer_hello
+  typealias Hello = pinhole_consumer_hello
 
   private func hello(_ change: (inout Hello) -> Void = { _ in }) -> Hello {
     var hello = Hello()
@@ -36,12 +36,13 @@ struct ProducerChecks {
     }
     refusals(&report)
     conversation(&report)
+    timelines(&report)
     pictures(&report)
   }
 
-  private func wrong(_ text: String) -> ConformanceResult { .wrong(text) }
+  func wrong(_ text: String) -> ConformanceResult { .wrong(text) }
 
-  private func greeted(
+  func greeted(
     _ change: (inout Hello) -> Void = { _ in }
   ) throws -> (ConformanceSocket, pinhole_producer_hello) {
     let socket = try ConformanceSocket(path: path)
@@ -128,7 +129,7 @@ struct ProducerChecks {
     }
   }
 
-  private func expectError(
+  func expectError(
     _ socket: ConformanceSocket, _ code: pinhole_error_code, _ field: UInt32
   ) throws {
     var last: ConformanceSocket.Packet?
@@ -149,7 +150,7 @@ struct ProducerChecks {
     }
   }
 
-  private func done(_ serial: UInt64) -> pinhole_frame_done {
+  func done(_ serial: UInt64) -> pinhole_frame_done {
     var done = pinhole_frame_done()
     done.header = ConformanceSocket.header(PINHOLE_FRAME_DONE, pinhole_frame_done.self)
     done.serial = serial
@@ -241,7 +242,7 @@ struct ProducerChecks {
   }
 
   /// Connects and waits for a frame; everything is checked by the client library on the way.
-  private func firstFrame(
+  func firstFrame(
     _ options: FrameConsumer.Options
   ) throws -> (FrameConsumer, ReceivedFrame) {
     let consumer = try FrameConsumer(path: path, options: options)

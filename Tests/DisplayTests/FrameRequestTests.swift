@@ -34,6 +34,18 @@ enum RawConsumer {
       generation: generation)
   }
 
+  static func timelineAdd(output: UInt32 = 0) -> pinhole_timeline_add {
+    pinhole_timeline_add(
+      header: pinhole_header(type: PINHOLE_TIMELINE_ADD.rawValue, size: 24), output: output,
+      reserved: 0, syncobj_index: 0, node_index: 1)
+  }
+
+  static func timelineRemove(output: UInt32 = 0) -> pinhole_timeline_remove {
+    pinhole_timeline_remove(
+      header: pinhole_header(type: PINHOLE_TIMELINE_REMOVE.rawValue, size: 16), output: output,
+      reserved: 0)
+  }
+
   static func send<Body>(_ fd: CInt, _ body: Body, fds: [CInt] = []) throws {
     _ = try withUnsafeBytes(of: body) { try UnixSocket.send(fd, $0, fds: fds, dontWait: true) }
   }
@@ -135,6 +147,9 @@ enum RawConsumer {
     Case("many descriptors", PINHOLE_ERROR_MALFORMED, field: none, hello { _ in }, fds: 20),
     Case("done before hello", PINHOLE_ERROR_UNEXPECTED, field: 0, RawConsumer.done(1)),
     Case("closed before hello", PINHOLE_ERROR_UNEXPECTED, field: 0, RawConsumer.closed(1, 1)),
+    Case(
+      "a timeline before hello", PINHOLE_ERROR_UNEXPECTED, field: 0, RawConsumer.timelineAdd(),
+      fds: 2),
   ]
 
   static let later: [Case] = [
@@ -152,7 +167,55 @@ enum RawConsumer {
     Case("done with a descriptor", PINHOLE_ERROR_MALFORMED, field: none, done { _ in }, fds: 1),
     Case("not removed", PINHOLE_ERROR_UNEXPECTED, field: 8, RawConsumer.closed(1, 1)),
     Case("not known", PINHOLE_ERROR_UNEXPECTED, field: 8, RawConsumer.closed(7, 1)),
-    Case("timelines", PINHOLE_ERROR_MALFORMED, field: 0, done { $0.header.type = 4 }),
+    Case(
+      "a timeline not agreed on", PINHOLE_ERROR_MALFORMED, field: 0, RawConsumer.timelineAdd(),
+      fds: 2),
+    Case(
+      "no timeline not agreed on", PINHOLE_ERROR_MALFORMED, field: 0,
+      RawConsumer.timelineRemove()),
+  ]
+
+  static func timeline(_ change: (inout pinhole_timeline_add) -> Void) -> pinhole_timeline_add {
+    var add = RawConsumer.timelineAdd()
+    change(&add)
+    return add
+  }
+
+  /// Where TIMELINE holds. Descriptors are /dev/null.
+  static let timelines: [Case] = [
+    Case("size", PINHOLE_ERROR_MALFORMED, field: 4, done { $0.header.type = 4 }, fds: 2),
+    Case("output", PINHOLE_ERROR_MALFORMED, field: 8, timeline { $0.output = 16 }, fds: 2),
+    Case("reserved", PINHOLE_ERROR_MALFORMED, field: 12, timeline { $0.reserved = 1 }, fds: 2),
+    Case(
+      "syncobj_index", PINHOLE_ERROR_MALFORMED, field: 16, timeline { $0.syncobj_index = 2 },
+      fds: 2),
+    Case("node_index", PINHOLE_ERROR_MALFORMED, field: 20, timeline { $0.node_index = 2 }, fds: 2),
+    Case("twice one", PINHOLE_ERROR_MALFORMED, field: 20, timeline { $0.node_index = 0 }, fds: 2),
+    Case("one descriptor", PINHOLE_ERROR_MALFORMED, field: none, timeline { _ in }, fds: 1),
+    Case("three descriptors", PINHOLE_ERROR_MALFORMED, field: none, timeline { _ in }, fds: 3),
+    Case("no DRM node", PINHOLE_ERROR_MALFORMED, field: 20, timeline { _ in }, fds: 2),
+    Case("nothing to remove", PINHOLE_ERROR_UNEXPECTED, field: 8, RawConsumer.timelineRemove()),
+    Case(
+      "remove output", PINHOLE_ERROR_MALFORMED, field: 8, RawConsumer.timelineRemove(output: 16)),
+    Case(
+      "remove with a descriptor", PINHOLE_ERROR_MALFORMED, field: none,
+      RawConsumer.timelineRemove(), fds: 1),
+    Case(
+      "a point without a timeline", PINHOLE_ERROR_UNEXPECTED, field: 12,
+      done {
+        $0.release_kind = 2
+        $0.release_point = 1
+      }),
+    Case(
+      "a point with a descriptor", PINHOLE_ERROR_MALFORMED, field: none,
+      done {
+        $0.release_kind = 2
+        $0.release_point = 1
+      }, fds: 1),
+    Case(
+      "a point but no kind", PINHOLE_ERROR_MALFORMED, field: 24, done { $0.release_point = 1 }),
+    Case("a sync_file", PINHOLE_ERROR_MALFORMED, field: 12, done { $0.release_kind = 1 }, fds: 1),
+    Case("another kind", PINHOLE_ERROR_MALFORMED, field: 12, done { $0.release_kind = 3 }),
   ]
 
   private func expect(_ wrong: Case, _ bench: FrameBench, _ socket: CInt) throws {
@@ -176,10 +239,18 @@ enum RawConsumer {
   }
 
   @Test(arguments: later) func aBadLaterMessage(_ wrong: Case) throws {
+    try expect(wrong, after: RawConsumer.hello())
+  }
+
+  @Test(arguments: timelines) func aBadMessageAboutTimelines(_ wrong: Case) throws {
+    try expect(wrong, after: Self.hello { $0.features = PINHOLE_FEATURE_TIMELINE })
+  }
+
+  private func expect(_ wrong: Case, after hello: pinhole_consumer_hello) throws {
     let bench = try FrameBench()
     bench.enable()
     let socket = try bench.socket()
-    try RawConsumer.send(socket.raw, RawConsumer.hello())
+    try RawConsumer.send(socket.raw, hello)
     try bench.turn()
     let buffer = try FakeBuffer(1)
     try bench.show(buffer)

@@ -10,67 +10,8 @@ import Testing
   .enabled(
     if: access("/dev/udmabuf", R_OK | W_OK) == 0 && Vgem.isHere, "needs /dev/udmabuf and vgem"))
 struct FenceReleaseTests {
-  /// A guest with a blob on screen; its flushes are fenced.
-  private final class Scene {
-    let pinhole: PinholeProcess
-    let driver: GPUDriver
-    let buffer: Framebuffer
-    private(set) var answered = 0
-    private var fence: UInt64 = 0
-
-    init(deadline: Int) throws {
-      pinhole = try PinholeProcess(
-        ["--scanout", "direct", "--hold-deadline", "\(deadline)", "--log-level", "info"])
-      let ram = try GuestRAM(size: 16 << 20)
-      driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
-      buffer = try Framebuffer(
-        driver, resource: 1, width: 320, height: 240, kind: .blob, placement: .scattered(seed: 3))
-      try buffer.show()
-    }
-
-    func consumer(fences: Bool = true) throws -> FrameConsumer {
-      let consumer = try FrameConsumer(
-        path: pinhole.framesSocket, options: .init(name: "fences", takesFences: fences))
-      guard case .connected = try #require(try consumer.next(timeout: 5000)) else {
-        throw Errno(EPROTO, "connect")
-      }
-      return consumer
-    }
-
-    /// Sends a flush with a fence and does not wait for its answer.
-    func flush() throws {
-      fence += 1
-      let mine = fence
-      for command in buffer.flushCommands(fence: fence) {
-        try driver.send(command) { [self] in if $0.fence == mine { answered += 1 } }
-      }
-      try driver.kick()
-    }
-
-    /// The next frame that a consumer is told of.
-    func frame(_ consumer: FrameConsumer) throws -> ReceivedFrame {
-      while let event = try consumer.next(timeout: 5000) {
-        if case .frame(let frame) = event { return frame }
-      }
-      throw Errno(ETIMEDOUT, "frame")
-    }
-
-    /// Returns once pinhole has served all that it was sent: newcomers are greeted in their turn.
-    func settle() throws {
-      for _ in 0..<2 {
-        _ = try consumer()
-        try driver.perform(.getDisplayInfo)
-        try driver.poll()
-      }
-    }
-
-    func waitForAnswer(_ number: Int) throws {
-      try driver.wait(for: "the answer to flush \(number)") { self.answered == number }
-    }
-  }
-
   @Test func aFlushWaitsForTheFenceOfFrameDone() throws {
-    let scene = try Scene(deadline: 8000)
+    let scene = try FenceScene(deadline: 8000)
     let consumer = try scene.consumer()
     let gpu = try FenceGPU()
     try scene.flush()
@@ -84,7 +25,7 @@ struct FenceReleaseTests {
   }
 
   @Test func aFlushWaitsForEveryConsumersFence() throws {
-    let scene = try Scene(deadline: 8000)
+    let scene = try FenceScene(deadline: 8000)
     let consumers = [
       try scene.consumer(), try scene.consumer(), try scene.consumer(fences: false),
     ]
@@ -108,7 +49,7 @@ struct FenceReleaseTests {
   }
 
   @Test func implicitReadersAreWaitedForToo() throws {
-    let scene = try Scene(deadline: 8000)
+    let scene = try FenceScene(deadline: 8000)
     let consumer = try scene.consumer(fences: false)
     let vgem = try Vgem()
     try scene.flush()
@@ -126,7 +67,7 @@ struct FenceReleaseTests {
 
   @Test(arguments: [true, false])
   func pastItsDeadlineAConsumerGetsCopies(_ isExplicit: Bool) throws {
-    let scene = try Scene(deadline: 2500)
+    let scene = try FenceScene(deadline: 2500)
     let consumer = try scene.consumer(fences: isExplicit)
     let gpu = try FenceGPU()
     try scene.flush()
@@ -161,7 +102,7 @@ struct FenceReleaseTests {
   }
 
   @Test func pagesAreNotReusedWhileAGPUReadsThem() throws {
-    let scene = try Scene(deadline: 8000)
+    let scene = try FenceScene(deadline: 8000)
     let consumer = try scene.consumer()
     let gpu = try FenceGPU()
     try scene.flush()
@@ -181,7 +122,7 @@ struct FenceReleaseTests {
   }
 
   @Test func aConsumerThatLeavesTakesItsFenceAlong() throws {
-    let scene = try Scene(deadline: 8000)
+    let scene = try FenceScene(deadline: 8000)
     var consumer: FrameConsumer? = try scene.consumer()
     let gpu = try FenceGPU()
     try scene.flush()

@@ -14,6 +14,9 @@ final class Vgem {
   private static let fenceAttach: UInt = 0xc010_6441
   private static let fenceSignal: UInt = 0x4008_6442
 
+  /// Its render node.
+  var descriptor: CInt { fd.raw }
+
   /// Whether the module is loaded.
   static var isHere: Bool { (try? Vgem()) != nil }
 

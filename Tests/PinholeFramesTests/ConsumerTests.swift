@@ -26,6 +26,43 @@ import Testing
     #expect(hello.suffix(64) == String(repeating: "c3bc", count: 15) + "0000")
   }
 
+  @Test func timelinesAndTheirPoints() throws {
+    let bench = try ConsumerBench(greets: false, options: .init(takesTimelines: true))
+    let wish = try #require(try bench.heard())
+    #expect(wish.dropFirst(48).prefix(16) == "0200000000000000")
+    var answer = ConsumerBench.hello()
+    answer.features = PINHOLE_FEATURE_TIMELINE
+    try bench.send(answer)
+    _ = try bench.consumer.next(timeout: 0)
+    let null = try OwnedFD.open("/dev/null", O_RDWR)
+    try bench.consumer.addTimeline(output: 2, syncobj: null.raw, node: null.raw)
+    #expect(
+      try bench.heard(descriptors: 2)
+        == "04000000" + "18000000" + "02000000" + "00000000" + "00000000" + "01000000")
+    try bench.showFrame()
+    let frame = ReceivedFrame(
+      output: 0, serial: 1, buffer: BufferName(number: 3, generation: 1),
+      crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
+      hasSkipped: false, timestamp: 0, acquire: nil)
+    try bench.consumer.done(frame, point: 0x1122_3344_5566_7788)
+    #expect(
+      try bench.heard()
+        == "02000000" + "20000000" + "00000000" + "02000000" + "0100000000000000"
+        + "8877665544332211")
+    try bench.consumer.removeTimeline(output: 2)
+    #expect(try bench.heard() == "05000000" + "10000000" + "02000000" + "00000000")
+  }
+
+  @Test func withoutAgreementThereAreNoTimelines() throws {
+    let bench = try ConsumerBench(options: .init(takesTimelines: true))
+    #expect(!bench.consumer.mayUseTimelines)
+    #expect(throws: FramesError.self) {
+      try bench.consumer.addTimeline(output: 0, syncobj: 0, node: 0)
+    }
+    #expect(try bench.heard() == nil)
+    #expect(!FrameConsumer.hasTimelines(node: 0))
+  }
+
   @Test func allEventsArrive() throws {
     let bench = try ConsumerBench(greets: false)
     _ = try bench.heard()

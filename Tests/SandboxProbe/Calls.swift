@@ -39,6 +39,16 @@ struct Calls {
       "ioctl-dma-buf": {
         Self.outcome(ph_ioctl_int(null, UInt(ph_REQUEST_DMA_BUF_SYNC), 0), isNegated: true)
       },
+      // The file is no DRM node: ENOTTY if the filter lets the request through.
+      "ioctl-syncobj": {
+        let requests = [
+          ph_REQUEST_SYNCOBJ_FD_TO_HANDLE, ph_REQUEST_SYNCOBJ_EVENTFD, ph_REQUEST_SYNCOBJ_DESTROY,
+        ]
+        let outcomes = requests.map { ph_ioctl_int(null, UInt($0), 0) }
+        return outcomes.allSatisfy { $0 == 0 - ENOTTY } ? ENOTTY : 0
+      },
+      // DRM_IOCTL_SYNCOBJ_WAIT, which would block.
+      "ioctl-syncobj-wait": { Self.outcome(ph_ioctl_int(null, 0xc020_64c3, 0), isNegated: true) },
       "scan": {
         var region = ph_page_region()
         var walked: UInt64 = 0

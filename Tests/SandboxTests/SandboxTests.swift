@@ -28,8 +28,8 @@ private let killed: CInt = 128 + SIGSYS
     .enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"),
     arguments: [
       "inet", "fork", "thread", "exec", "ptrace", "kill-parent", "setuid", "io-uring",
-      "userfaultfd", "ioctl-terminal", "ioctl-high-bits", "exec-memory", "dup-onto", "rename",
-      "connect-unix",
+      "userfaultfd", "ioctl-terminal", "ioctl-high-bits", "ioctl-syncobj-wait", "exec-memory",
+      "dup-onto", "rename", "connect-unix",
     ])
   func killsTheProcessFor(_ call: String) throws {
     #expect(try outcome("on", call) == killed)
@@ -49,9 +49,10 @@ private let killed: CInt = 128 + SIGSYS
     #expect(try outcome("on", call) == 0)
   }
 
-  /// The filter lets the request through; the file is not a dma-buf.
-  @Test func leavesRequestsToBuffers() throws {
-    #expect(try outcome("on", "ioctl-dma-buf") == ENOTTY)
+  /// The filter lets the requests through; the file is neither a dma-buf nor a DRM node.
+  @Test(arguments: ["ioctl-dma-buf", "ioctl-syncobj"])
+  func leavesRequestsToBuffersAndTimelines(_ call: String) throws {
+    #expect(try outcome("on", call) == ENOTTY)
   }
 
   @Test func abortIsSeenAsSuch() throws {

@@ -48,4 +48,6 @@ extern const uint64_t ph_REQUEST_PAGEMAP_SCAN;
 extern const uint64_t ph_REQUEST_DMA_BUF_SYNC;
 extern const uint64_t ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE, ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE;
 extern const uint64_t ph_REQUEST_SYNC_FILE_INFO, ph_REQUEST_SYNC_MERGE;
+extern const uint64_t ph_REQUEST_SYNCOBJ_DESTROY, ph_REQUEST_SYNCOBJ_FD_TO_HANDLE;
+extern const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD;
 #endif

@@ -1,0 +1,164 @@
+import Fences
+import FrameWire
+import Glibc
+import Linux
+import Logging
+import PinholeProtocol
+
+// The fences that a consumer brings with FRAME_DONE, and the timelines whose points some are.
+extension FrameClient {
+  /// Whether fences may come with messages, both ways.
+  var takesFences: Bool { features & PINHOLE_FEATURE_SYNC_FILE != 0 }
+
+  private var takesTimelines: Bool { features & PINHOLE_FEATURE_TIMELINE != 0 }
+
+  func requireAgreement(on release: FrameRelease, _ output: Int) throws(MalformedMessage) {
+    let field = \pinhole_frame_done.release_kind
+    switch release {
+    case .now: break
+    case .syncFile:
+      guard takesFences else {
+        let kind = PINHOLE_FENCE_SYNC_FILE.rawValue
+        throw WireFault.malformed(
+          field, of: PINHOLE_FRAME_DONE, "fence kind \(kind) was not agreed on")
+      }
+    case .point(let point):
+      guard takesTimelines else {
+        let kind = PINHOLE_FENCE_TIMELINE.rawValue
+        throw WireFault.malformed(
+          field, of: PINHOLE_FRAME_DONE, "fence kind \(kind) was not agreed on")
+      }
+      guard outputs[output].timeline != nil else {
+        throw WireFault.unexpected(
+          field, of: PINHOLE_FRAME_DONE, "output \(output) has no timeline")
+      }
+      guard point > 0 else {
+        throw WireFault.malformed(
+          \pinhole_frame_done.release_point, of: PINHOLE_FRAME_DONE, "points count from 1")
+      }
+    }
+  }
+
+  /// What a FRAME_DONE waits for, as a descriptor that becomes readable; nil if for nothing.
+  func fence(
+    of release: FrameRelease, _ output: Int, _ fds: inout [CInt]
+  ) throws(MalformedMessage) -> SharedFD? {
+    switch release {
+    case .now: return nil
+    case .syncFile: return try syncFile(&fds)
+    case .point(let point): return try self.point(point, output)
+    }
+  }
+
+  private func syncFile(_ fds: inout [CInt]) throws(MalformedMessage) -> SharedFD? {
+    let field = \pinhole_frame_done.release_kind
+    guard let raw = fds.popLast() else {
+      throw WireFault.malformed(field, of: PINHOLE_FRAME_DONE, "no descriptor came")
+    }
+    do throws(Errno) {
+      let fence = try SyncFile(checking: OwnedFD(adopting: raw))
+      return fence.isSignalled ? nil : SharedFD(fence.intoFD())
+    } catch {
+      throw WireFault.malformed(
+        field, of: PINHOLE_FRAME_DONE, "the descriptor is no sync_file: \(error.message)")
+    }
+  }
+
+  private func point(_ point: UInt64, _ output: Int) throws(MalformedMessage) -> SharedFD? {
+    do throws(Errno) {
+      guard let event = try outputs[output].timeline?.event(for: point) else { return nil }
+      return SyncFile.isSignalled(event.raw) ? nil : event
+    } catch {
+      // What we ran out of is not the consumer's fault.
+      if [EMFILE, ENFILE, ENOMEM].contains(error.code) {
+        server.log.warning("\(label): cannot wait for a point: \(error)")
+        return nil
+      }
+      throw WireFault.malformed(
+        \pinhole_frame_done.release_point, of: PINHOLE_FRAME_DONE,
+        "the output's timeline cannot be asked: \(error.message)")
+    }
+  }
+
+  // MARK: Timelines
+
+  /// - Parameter fds: the two that came.
+  func add(_ timeline: FrameTimeline, _ fds: inout [CInt]) throws(MalformedMessage) {
+    try requireTimelines(PINHOLE_TIMELINE_ADD)
+    guard outputs[timeline.output].timeline == nil else {
+      throw WireFault.unexpected(
+        \pinhole_timeline_add.output, of: PINHOLE_TIMELINE_ADD,
+        "output \(timeline.output) has a timeline already")
+    }
+    guard fds.count == 2 else { return }
+    let syncobj = OwnedFD(adopting: fds[timeline.syncobj])
+    let node = OwnedFD(adopting: fds[timeline.node])
+    fds.removeAll(keepingCapacity: true)
+    do throws(SyncTimeline.Fault) {
+      outputs[timeline.output].timeline = try SyncTimeline(syncobj, node: node)
+    } catch { throw Self.fault(error) }
+  }
+
+  private static func fault(_ fault: SyncTimeline.Fault) -> MalformedMessage {
+    let type = PINHOLE_TIMELINE_ADD
+    switch fault {
+    case .notANode:
+      return WireFault.malformed(
+        \pinhole_timeline_add.node_index, of: type, "the descriptor is no DRM node")
+    case .nodeLacksTimelines(let error):
+      return WireFault.make(
+        PINHOLE_ERROR_UNSUPPORTED, \pinhole_timeline_add.node_index, of: type,
+        "the DRM node lacks DRM_IOCTL_SYNCOBJ_EVENTFD: \(error.message)")
+    case .notASyncobj(let error):
+      return WireFault.malformed(
+        \pinhole_timeline_add.syncobj_index, of: type,
+        "the descriptor is no drm_syncobj: \(error.message)")
+    }
+  }
+
+  /// Points that are waited for already stay so.
+  func removeTimeline(_ output: Int) throws(MalformedMessage) {
+    try requireTimelines(PINHOLE_TIMELINE_REMOVE)
+    guard outputs[output].timeline != nil else {
+      throw WireFault.unexpected(
+        \pinhole_timeline_remove.output, of: PINHOLE_TIMELINE_REMOVE,
+        "output \(output) has no timeline")
+    }
+    outputs[output].timeline = nil
+  }
+
+  /// Without the feature its messages are answered as by a producer that does not know them.
+  private func requireTimelines(_ type: pinhole_message) throws(MalformedMessage) {
+    guard !takesTimelines else { return }
+    throw MalformedMessage(
+      type: type.rawValue, field: 0,
+      text: "\(WireName.message(type.rawValue)) was not agreed on")
+  }
+}
+
+/// Faults of a message that was decoded already.
+enum WireFault {
+  static func make<Body>(
+    _ code: pinhole_error_code, _ field: PartialKeyPath<Body>, of type: pinhole_message,
+    _ text: String
+  ) -> MalformedMessage {
+    MalformedMessage(
+      code: code, type: type.rawValue,
+      field: MemoryLayout<Body>.offset(of: field).map { UInt32($0) } ?? PINHOLE_NO_FIELD,
+      text: text)
+  }
+
+  /// A value that can never be right.
+  static func malformed<Body>(
+    _ field: PartialKeyPath<Body>, of type: pinhole_message, _ text: String
+  ) -> MalformedMessage {
+    make(PINHOLE_ERROR_MALFORMED, field, of: type, text)
+  }
+
+  /// A value that is not right now.
+  static func unexpected<Body>(
+    _ field: PartialKeyPath<Body>, of type: pinhole_message, _ text: String
+  ) -> MalformedMessage {
+    make(PINHOLE_ERROR_UNEXPECTED, field, of: type, text)
+  }
+}
