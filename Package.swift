@@ -99,7 +99,7 @@ let package = Package(
       "KernelTests",
       [
         "puncher", "AllocationCounter", "pinhole", "FakeGuest", "PinholeFrames", "Buffers",
-        "GuestMemory", "Linux", "CLinux", "Display", "Fences", "VirtioGPU", log,
+        "GuestMemory", "Linux", "CLinux", "Display", "Fences", "KMS", "VhostUser", "VirtioGPU", log,
       ]),
   ],
   swiftLanguageModes: [.v6]
