@@ -61,7 +61,7 @@ let package = Package(
       name: "pinhole",
       dependencies: [
         "FakeGuest", "PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Display",
-        "KMS", "VirtioGPU", "VhostUser", "Buffers",
+        "KMS", "VirtioGPU", "VhostUser", "Fences", "Buffers",
         "GuestMemory", "Sandbox", "Linux", "CLinux", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: settings),
