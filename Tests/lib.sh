@@ -108,9 +108,9 @@ consumer() {
   mv once/*.png "$1"
 }
 
-# start_viewer: a consumer that stays; events.txt and frames/.
+# start_viewer ARGUMENT…: a consumer that stays; events.txt and frames/.
 start_viewer() {
-  "$pinhole" view --frames-socket frames.sock --png frames >events.txt 2>viewer.log &
+  "$pinhole" view --frames-socket frames.sock --png frames "$@" >events.txt 2>viewer.log &
   viewer=$!
   processes+=("$viewer")
   wait_for 10 "the consumer's connection" has '^connected' events.txt
@@ -131,8 +131,8 @@ drawn() {
 }
 
 descriptors() { find "/proc/$server/fd" -mindepth 1 | wc -l; }
-# Without the copies of the picture on screen, of which there are one to three.
-lasting() { find "/proc/$server/fd" -mindepth 1 -printf '%l\n' | grep -vc '^/memfd:pinhole-copy'; }
+# Without the copies of the picture on screen, of which there are one to three, and the last cursor.
+lasting() { find "/proc/$server/fd" -mindepth 1 -printf '%l\n' | grep -vcE '^/memfd:pinhole-(copy|cursor)'; }
 
 # leaves_none WHAT NUMBER [lasting]: pinhole has as many descriptors as before.
 as_few() { [ "$("$1")" -le "$2" ]; }
