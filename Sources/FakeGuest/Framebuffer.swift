@@ -18,29 +18,35 @@ package final class Framebuffer {
   package let stride: Int
   /// How it was made.
   package let kind: Kind
+  /// How the pixels lie in its memory.
+  package let format: PixelFormat
   /// Its memory.
   package let pages: GuestPages
   private let driver: GPUDriver
 
   /// Takes pages, makes the resource and attaches them.
   ///
-  /// - Parameter merged: neighbouring pages become one entry.
+  /// - Parameters:
+  ///   - merged: neighbouring pages become one entry.
+  ///   - format: how the pixels lie in memory.
   package init(
     _ driver: GPUDriver, resource: UInt32, width: Int, height: Int, kind: Kind = .twoD,
-    placement: GuestRAM.Placement = .contiguous(), merged: Bool = true
+    placement: GuestRAM.Placement = .contiguous(), merged: Bool = true,
+    format: PixelFormat = .b8g8r8x8
   ) throws(GuestError) {
     self.driver = driver
     self.resource = resource
     self.width = width
     self.height = height
     self.kind = kind
+    self.format = format
     stride = width * 4
     pages = try driver.ram.allocate(bytes: stride * height, placement)
     let entries = pages.entries(merged: merged)
     switch kind {
     case .twoD:
       try driver.perform(
-        .create2D(resource, .b8g8r8x8, width: UInt32(width), height: UInt32(height)))
+        .create2D(resource, format, width: UInt32(width), height: UInt32(height)))
       try driver.perform(.attachBacking(resource, entries))
     case .blob:
       try driver.perform(.createBlob(resource, size: UInt64(pages.byteCount), entries))
@@ -52,7 +58,8 @@ package final class Framebuffer {
 
   /// Draws with the guest's CPU; the device is not told.
   package func draw(_ picture: Raster) {
-    picture.pixels.withUnsafeBytes { driver.ram.write($0, to: pages) }
+    let pixels = format == .b8g8r8x8 ? picture.pixels : picture.pixels.map(format.stored)
+    pixels.withUnsafeBytes { driver.ram.write($0, to: pages) }
   }
 
   /// What the guest's memory holds.
@@ -62,7 +69,9 @@ package final class Framebuffer {
       bytes.withUnsafeBytes { UnsafeMutableRawBufferPointer(out).copyMemory(from: $0) }
       filled = width * height
     }
-    return Raster(width: width, height: height, pixels: pixels)
+    return Raster(
+      width: width, height: height,
+      pixels: format == .b8g8r8x8 ? pixels : pixels.map(format.loaded))
   }
 
   /// Puts it on a scanout.
@@ -76,7 +85,7 @@ package final class Framebuffer {
     case .twoD: .setScanout(scanout, resource: resource, bounds)
     case .blob:
       .setScanoutBlob(
-        scanout, resource: resource, bounds, format: .b8g8r8x8, width: UInt32(width),
+        scanout, resource: resource, bounds, format: format, width: UInt32(width),
         height: UInt32(height), stride: UInt32(stride))
     }
   }

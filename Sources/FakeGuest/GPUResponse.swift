@@ -80,6 +80,26 @@ package enum PixelFormat: UInt32, CaseIterable, Sendable {
   case x8b8g8r8 = 68
   case a8b8g8r8 = 121
   case r8g8b8x8 = 134
+
+  /// A pixel of a ``Raster`` as it lies in memory.
+  func stored(_ pixel: UInt32) -> UInt32 {
+    switch self {
+    case .b8g8r8a8, .b8g8r8x8: return pixel
+    case .a8r8g8b8, .x8r8g8b8: return pixel.byteSwapped
+    case .r8g8b8a8, .r8g8b8x8: return pixel.byteSwapped >> 8
+    case .x8b8g8r8, .a8b8g8r8: return pixel << 8
+    }
+  }
+
+  /// The pixel of a ``Raster`` that lies in memory so; its fourth byte is 0 where it was lost.
+  func loaded(_ bytes: UInt32) -> UInt32 {
+    switch self {
+    case .b8g8r8a8, .b8g8r8x8: return bytes
+    case .a8r8g8b8, .x8r8g8b8: return bytes.byteSwapped
+    case .r8g8b8a8, .r8g8b8x8: return (bytes << 8).byteSwapped
+    case .x8b8g8r8, .a8b8g8r8: return bytes >> 8
+    }
+  }
 }
 
 /// A rectangle in pixels, `struct virtio_gpu_rect`.

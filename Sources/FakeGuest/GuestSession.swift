@@ -20,6 +20,8 @@ package final class GuestSession {
     package var height = 480
     /// What is drawn.
     package var picture = TestPicture.smpte
+    /// How its pixels lie in memory.
+    package var format = PixelFormat.b8g8r8x8
     /// Pages all over the memory instead of one run.
     package var scattered = false
     /// Two buffers, shown in turn, instead of one.
@@ -82,7 +84,8 @@ package final class GuestSession {
           driver, resource: id, width: options.width, height: options.height,
           kind: options.blob ? .blob : .twoD,
           placement: options.scattered
-            ? .scattered(seed: options.seed &+ UInt64(id)) : .contiguous()))
+            ? .scattered(seed: options.seed &+ UInt64(id)) : .contiguous(),
+          format: options.format))
     }
     self.buffers = buffers
     puncher = options.discard == .none ? nil : try Puncher(driver.ram.fd.raw)

@@ -35,7 +35,8 @@ public final class ImportedFramebuffer {
     }
     guard result == 0 else {
       drmCloseBufferHandle(screen.fd.raw, handle)
-      throw KMSError("the display does not take this layout (stride \(stride))", -result)
+      throw KMSError(
+        "the display does not take pictures of this format and stride (\(stride) bytes)", -result)
     }
     self.id = id
     self.handle = handle

@@ -38,6 +38,13 @@ struct PictureSize: ExpressibleByArgument {
 
 extension TestPicture: ExpressibleByArgument {}
 
+extension PixelFormat: ExpressibleByArgument {
+  package init?(argument: String) {
+    guard let format = Self.allCases.first(where: { "\($0)" == argument }) else { return nil }
+    self = format
+  }
+}
+
 /// `--discard`.
 struct DiscardChoice: ExpressibleByArgument {
   var value = GuestSession.Discard.none
@@ -78,6 +85,9 @@ struct GuestPlay: ParsableCommand {
 
   @Option(help: "What to draw: smpte, checker, gradient or pages.")
   var picture: TestPicture = .smpte
+
+  @Option(help: "How pixels lie in memory, for example r8g8b8x8.")
+  var format = PixelFormat.b8g8r8x8
 
   @Option(help: "Pages to discard before each frame: none, random (one page), a number, or all.")
   var discard = DiscardChoice()
@@ -122,6 +132,7 @@ struct GuestPlay: ParsableCommand {
     options.width = size.width
     options.height = size.height
     options.picture = picture
+    options.format = format
     options.scattered = scattered
     options.flip = flip
     options.blob = blob

@@ -13,8 +13,9 @@ struct KMSCommand: ParsableCommand {
     discussion: """
       The display scans the guest's own pages where its driver imports them and the picture \
       is at least as large as the mode; otherwise they are copied into its own memory. Ends with \
-      SIGTERM, SIGINT, a switch to another VT, or the producer, and gives the display back. Exit \
-      status 0 then, 1 when the display or the connection fails.
+      SIGTERM, SIGINT, a switch to another VT, or the producer, and gives the display back; ends \
+      too when another program takes the display. Exit status 0 then, 1 when the display or the \
+      connection fails.
       """)
 
   @Option(name: .customLong("frames-socket"), help: "The producer's socket.")
@@ -98,7 +99,7 @@ final class KMSShow {
   func run(until signals: CInt) throws {
     let terminal = open("/sys/class/tty/tty0/active", O_RDONLY | O_CLOEXEC)
     defer { if terminal >= 0 { close(terminal) } }
-    _ = Self.vt(terminal)
+    let vt = Self.vt(terminal)
     defer {
       screen?.restore()
       if let screen { complain("\(screen.name): \(direct) frames scanned, \(copied) copied") }
@@ -113,7 +114,13 @@ final class KMSShow {
         ]
         guard poll(&polls, 4, -1) >= 0 || errno == EINTR else { throw Errno(errno, "poll") }
         if polls[1].revents != 0 { return }
-        if polls[3].revents & Int16(POLLPRI) != 0, !Self.vt(terminal).isEmpty { return }
+        if polls[3].revents & Int16(POLLPRI) != 0 {
+          let shown = Self.vt(terminal)
+          if shown != vt {
+            complain("\(shown) is shown now, the display goes back")
+            return
+          }
+        }
         if polls[2].revents != 0, screen?.takeEvents() == true { try flipped() }
         if polls[0].revents != 0 { try receive() }
         try showWaiting()
@@ -134,7 +141,7 @@ final class KMSShow {
   private static func vt(_ fd: CInt) -> String {
     var text = [UInt8](repeating: 0, count: 64)
     let count = fd < 0 ? 0 : pread(fd, &text, text.count, 0)
-    return String(decoding: text.prefix(max(0, count)), as: UTF8.self)
+    return String(decoding: text.prefix(max(0, count)).prefix { $0 != 10 }, as: UTF8.self)
   }
 
   private func receive() throws {
@@ -222,8 +229,17 @@ final class KMSShow {
       var ready = pollfd(fd: acquire.descriptor, events: Int16(POLLIN), revents: 0)
       _ = poll(&ready, 1, 1000)
     }
-    target.fill(try buffer.pixels(of: frame.crop), width: Int(frame.crop.width))
+    target.fill(try pixels(of: frame, buffer), width: Int(frame.crop.width))
     return .copied(target)
+  }
+
+  /// A frame's pixels as the screen's own memory has them, `XRGB8888`.
+  private func pixels(of frame: ReceivedFrame, _ buffer: ReceivedBuffer) throws -> [UInt8] {
+    var pixels = try buffer.pixels(of: frame.crop)
+    guard KMSPixels.convert(&pixels, from: buffer.fourcc) else {
+      throw Failure("kms: cannot copy pictures of this format: \(buffer)")
+    }
+    return pixels
   }
 
   private func imported(_ buffer: ReceivedBuffer, on screen: KMSScreen) -> ImportedFramebuffer? {
