@@ -4,8 +4,8 @@ import Linux
 /// A drm_syncobj timeline that somebody else brought, and the DRM node that it is asked through
 /// (drm/drm.h).
 ///
-/// Nothing here waits: a point that has no fence yet is waited for like any other, by the event
-/// loop.
+/// Nothing here waits for a fence: a point that has none yet is waited for like any other, by the
+/// event loop. But some drivers wake a sleeping GPU up for any request to its node.
 public final class SyncTimeline {
   /// Why what was brought is of no use.
   public enum Fault: Error, Equatable {

@@ -44,6 +44,7 @@ private final class ConsumerConversation {
   private let child: ChildProcess?
   private var serial: UInt64 = 0
   private var features: UInt64 = 0
+  private var timelines = ConsumerTimelines()
 
   init(socket: ConformanceSocket, child: ChildProcess?) {
     self.socket = socket
@@ -122,7 +123,10 @@ private final class ConsumerConversation {
       (WireText.read(hello.name) != nil, "the name is not UTF-8 with a NUL"),
     ]
     for (holds, text) in rules where !holds { throw ConformanceResult.wrong(text) }
-    features = hello.features & PINHOLE_FEATURE_COPY_ONLY
+    var known = PINHOLE_FEATURE_COPY_ONLY
+    if hello.flags == 0 { known |= PINHOLE_FEATURE_TIMELINE }
+    features = hello.features & known
+    timelines.areAgreedOn = features & PINHOLE_FEATURE_TIMELINE != 0
   }
 
   private func greet() throws {
@@ -198,7 +202,7 @@ private final class ConsumerConversation {
   private func answered(_ serials: [UInt64]) throws {
     var due = Set(serials)
     while !due.isEmpty {
-      guard let packet = try socket.receive(waitingFor: "FRAME_DONE") else {
+      guard let packet = try answer("FRAME_DONE") else {
         throw ConformanceResult.wrong("it left before it had answered")
       }
       guard packet.type == PINHOLE_FRAME_DONE.rawValue else {
@@ -209,10 +213,19 @@ private final class ConsumerConversation {
         throw ConformanceResult.wrong(
           "FRAME_DONE for frame \(done.serial) of output \(done.output), which is not in flight")
       }
-      guard done.release_kind == PINHOLE_FENCE_NONE.rawValue, done.release_point == 0,
-        packet.descriptors.isEmpty
-      else { throw ConformanceResult.wrong("a fence that was not agreed on") }
+      guard packet.descriptors.isEmpty else {
+        throw ConformanceResult.wrong("a descriptor came with FRAME_DONE")
+      }
+      try timelines.await(done)
     }
+  }
+
+  /// The next message that is not about timelines; nil at the end of the connection.
+  private func answer(_ what: String) throws -> ConformanceSocket.Packet? {
+    while let packet = try socket.receive(waitingFor: what) {
+      if try !timelines.take(packet) { return packet }
+    }
+    return nil
   }
 
   private func remove(_ generation: UInt32, _ reason: UInt32) throws {
@@ -222,7 +235,7 @@ private final class ConsumerConversation {
     remove.generation = generation
     remove.reason = reason
     try socket.send(remove)
-    guard let packet = try socket.receive(waitingFor: "BUFFER_CLOSED") else {
+    guard let packet = try answer("BUFFER_CLOSED") else {
       throw ConformanceResult.wrong("it left")
     }
     guard packet.type == PINHOLE_BUFFER_CLOSED.rawValue else {

@@ -1,4 +1,5 @@
 import FakeGuest
+import Fences
 import FrameWire
 import Glibc
 import Linux
@@ -84,4 +85,63 @@ extension ProducerChecks {
       if case .frame(let next) = event { try consumer.done(next) }
     }
   }
+}
+
+/// The timelines that a consumer under test has brought.
+struct ConsumerTimelines {
+  var areAgreedOn = false
+  private var timelines: [UInt32: SyncTimeline] = [:]
+
+  /// Takes TIMELINE_ADD and TIMELINE_REMOVE; false for another message.
+  mutating func take(_ packet: ConformanceSocket.Packet) throws -> Bool {
+    guard areAgreedOn else { return false }
+    switch pinhole_message(rawValue: packet.type) {
+    case PINHOLE_TIMELINE_ADD: try add(packet)
+    case PINHOLE_TIMELINE_REMOVE:
+      let body = try packet.body(pinhole_timeline_remove.self)
+      guard body.reserved == 0 else { throw wrong("a reserved field is \(body.reserved)") }
+      guard packet.descriptors.isEmpty else { throw wrong("descriptors came to remove a timeline") }
+      guard timelines.removeValue(forKey: body.output) != nil else {
+        throw wrong("output \(body.output) has no timeline to remove")
+      }
+    default: return false
+    }
+    return true
+  }
+
+  private mutating func add(_ packet: ConformanceSocket.Packet) throws {
+    let body = try packet.body(pinhole_timeline_add.self)
+    guard body.output < PINHOLE_MAX_OUTPUTS, timelines[body.output] == nil else {
+      throw wrong("a timeline for output \(body.output)")
+    }
+    guard body.reserved == 0 else { throw wrong("a reserved field is \(body.reserved)") }
+    guard packet.descriptors.count == 2, body.syncobj_index < 2, body.node_index < 2,
+      body.syncobj_index != body.node_index
+    else {
+      throw wrong("\(packet.descriptors.count) descriptors came with TIMELINE_ADD")
+    }
+    let syncobj = try packet.descriptors[Int(body.syncobj_index)].duplicate()
+    let node = try packet.descriptors[Int(body.node_index)].duplicate()
+    do throws(SyncTimeline.Fault) {
+      timelines[body.output] = try SyncTimeline(syncobj, node: node)
+    } catch { throw wrong("TIMELINE_ADD: \(error)") }
+  }
+
+  /// Waits for what FRAME_DONE names.
+  func await(_ done: pinhole_frame_done) throws {
+    if done.release_kind == PINHOLE_FENCE_NONE.rawValue, done.release_point == 0 { return }
+    guard done.release_kind == PINHOLE_FENCE_TIMELINE.rawValue, areAgreedOn else {
+      throw wrong("a fence that was not agreed on")
+    }
+    guard done.release_point > 0, let timeline = timelines[done.output] else {
+      throw wrong("point \(done.release_point) of an output without a timeline")
+    }
+    let event = try timeline.event(for: done.release_point)
+    var poll = pollfd(fd: event.raw, events: Int16(POLLIN), revents: 0)
+    guard try retrying("poll", { Glibc.poll(&poll, 1, 5000) }) > 0 else {
+      throw wrong("point \(done.release_point) did not signal in 5000 ms")
+    }
+  }
+
+  private func wrong(_ text: String) -> ConformanceResult { .wrong(text) }
 }

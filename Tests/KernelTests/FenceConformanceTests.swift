@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import PinholeFrames
 import Testing
 
 /// `pinhole conformance` against everything here that speaks the frame protocol.
@@ -57,6 +58,53 @@ import Testing
     ])
     #expect(status == 0, "\(text)")
     #expect(text.contains("0 failed, 0 skipped"), "\(text)")
+  }
+
+  /// Plays a consumer that releases each frame with a point; what the checks say.
+  ///
+  /// - Parameter signalling: otherwise it leaves after the first frame, whose point never signals.
+  private func release(signalling: Bool) throws -> String {
+    let folder = try TemporaryDirectory()
+    let out = try OwnedFD.open(folder.file("out"), O_WRONLY | O_CREAT | O_APPEND)
+    let socket = folder.file("frames")
+    let checks = try ChildProcess(
+      [program, "conformance", "--listen", socket], fds: [(out.raw, 1), (out.raw, 2)])
+    while access(socket, F_OK) != 0, checks.status == nil { usleep(1000) }
+    let consumer = try FrameConsumer(path: socket, options: .init(takesTimelines: true))
+    let timeline = try FakeTimeline()
+    var point: UInt64 = 0
+    do {
+      show: while let event = try consumer.next(timeout: 20_000) {
+        switch event {
+        case .connected:
+          try consumer.addTimeline(
+            output: 0, syncobj: timeline.descriptor.raw, node: timeline.node.raw)
+        case .frame(let frame):
+          point += 1
+          try consumer.done(frame, point: point)
+          guard signalling else { break show }
+          try timeline.signal(point)
+        default: break
+        }
+      }
+    } catch is FramesError {}
+    _ = checks.waitForEnd(milliseconds: 60_000)
+    return String(decoding: try WholeFile.read(folder.file("out")), as: UTF8.self)
+  }
+
+  @Test(.enabled(if: FakeTimeline.path != nil, "needs a DRM node with timelines"))
+  func aConsumerWithATimelineKeepsTheProtocol() throws {
+    let text = try release(signalling: true)
+    #expect(text.contains(" 0 failed"), "\(text)")
+    #expect(text.contains("PASS frames in flight are all answered"), "\(text)")
+  }
+
+  @Test(.enabled(if: FakeTimeline.path != nil, "needs a DRM node with timelines"))
+  func aPointThatNeverSignalsIsFound() throws {
+    let text = try release(signalling: false)
+    #expect(
+      text.contains(
+        "FAIL a frame is answered with FRAME_DONE: point 1 did not signal in 5000 ms"), "\(text)")
   }
 
   @Test func mistakesAreFound() throws {
