@@ -260,6 +260,25 @@ enum RawConsumer {
     #expect(openCount(buffer.label) == 1)
   }
 
+  @Test func untrustedConsumersBringNothing() throws {
+    let wish = PINHOLE_FEATURE_TIMELINE | PINHOLE_FEATURE_SYNC_FILE | PINHOLE_FEATURE_COPY_ONLY
+    let bench = try FrameBench()
+    let socket = try bench.socket(copiesOnly: true)
+    try RawConsumer.send(socket.raw, Self.hello { $0.features = wish })
+    try bench.turn()
+    let answer = try #require(try RawConsumer.receive(socket.raw))
+    let features = answer.withUnsafeBytes {
+      $0.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+    }
+    #expect(features == PINHOLE_FEATURE_COPY_ONLY)
+    let file = try MemFD.create("frames-test-gift", size: 1)
+    try RawConsumer.send(socket.raw, RawConsumer.timelineAdd(), fds: [file.raw, file.raw])
+    try bench.turn()
+    let error = try RawConsumer.error(socket.raw)
+    #expect(error.code == PINHOLE_ERROR_MALFORMED.rawValue && error.field_offset == 0)
+    #expect(openCount("frames-test-gift") == 1)
+  }
+
   @Test func doneTwiceIsAnError() throws {
     let bench = try FrameBench()
     bench.enable()
