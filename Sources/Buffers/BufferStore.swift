@@ -177,10 +177,7 @@ public final class BufferStore {
     let device = try device.get()
     for attempt in 0..<Self.maxAttempts {
       if attempt > 0 { counted.retries &+= 1 }
-      onStep?(.fill)
-      try fill(buffer)
-      onStep?(.arm)
-      guard try arm(buffer) else { continue }
+      guard try ready(buffer, wereArmed: attempt == 0 && buffer.current != nil) else { continue }
       onStep?(.create)
       let fd: OwnedFD
       do throws(Errno) { fd = try device.create(buffer.ranges) } catch { throw .failed(error) }
@@ -199,9 +196,21 @@ public final class BufferStore {
     throw .discardsOutran
   }
 
-  private func fill(_ buffer: PageBuffer) throws(CopyReason) {
+  /// Fills and arms; false when a page was discarded meanwhile.
+  private func ready(_ buffer: PageBuffer, wereArmed: Bool) throws(CopyReason) -> Bool {
+    onStep?(.fill)
+    try fill(buffer, wereArmed: wereArmed)
+    onStep?(.arm)
+    if try arm(buffer) { return true }
+    // A hole that was left to arming.
+    return wereArmed ? try ready(buffer, wereArmed: false) : false
+  }
+
+  private func fill(_ buffer: PageBuffer, wereArmed: Bool) throws(CopyReason) {
     do throws(WitnessError) {
-      for watched in buffer.watched { try watched.witness.fill(watched.pages, of: watched.file) }
+      for watched in buffer.watched {
+        try watched.witness.fill(watched.pages, of: watched.file, wereArmed: wereArmed)
+      }
     } catch { throw reason(error) }
   }
 

@@ -72,13 +72,19 @@ public final class Witness {
   /// Fills the holes among these pages with zero pages, through the ordinary mapping: what the
   /// guest writes there later lands in the same pages.
   ///
-  /// - Parameter file: the file that this is the witness of.
-  public func fill(_ pages: PageSpans, of file: GuestFile) throws(WitnessError) {
+  /// - Parameters:
+  ///   - file: the file that this is the witness of.
+  ///   - wereArmed: the pages were armed before, and few are expected to be gone. The detector
+  ///     `faults` leaves those to ``arm(_:gap:)``: it has no other way to find them.
+  public func fill(
+    _ pages: PageSpans, of file: GuestFile, wereArmed: Bool = false
+  ) throws(WitnessError) {
     switch engine.detector {
     case .scan, .pagemap:
       // A page that is present here is in the file.
       try forEachAbsent(pages) { (absent) throws(WitnessError) in try populate(absent, of: file) }
     case .faults:
+      if wereArmed { return }
       for run in pages.runs { try populate(run, of: file) }
     }
   }
@@ -94,25 +100,32 @@ public final class Witness {
   /// Pages that are present already stay as they are, and their proof holds.
   ///
   /// - Parameters:
-  ///   - pages: of this file.
+  ///   - pages: of this file; with the detector `faults` exported too.
   ///   - gap: gets each run that was not present or was marked: whatever was built over these
   ///     pages before must be built again.
-  /// - Throws: ``WitnessError/hole(offset:)`` at a page that the file does not have.
+  /// - Throws: ``WitnessError/hole(offset:)`` at a page that the file does not have; the detector
+  ///   `faults` may have filled it instead.
   public func arm(_ pages: PageSpans, gap: (PageSpan) -> Void) throws(WitnessError) {
     switch engine.detector {
     case .scan, .pagemap:
       try forEachAbsent(pages) { (absent) throws(WitnessError) in
-        try map(absent, gap)
+        _ = try map(absent, gap)
       }
     case .faults:
-      for run in pages.runs { try map(run, gap) }
+      var arePresent = false
+      for run in pages.runs {
+        let start = arePresent ? try passPresent(from: run.offset, to: run.end) : run.offset
+        arePresent = try map(PageSpan(offset: start, count: run.end &- start), gap)
+      }
     }
     // After the pages: a fault that the listener resolved meanwhile was marked before.
     for run in pages.runs { marks.take(in: run, gap) }
   }
 
-  private func map(_ span: PageSpan, _ gap: (PageSpan) -> Void) throws(WitnessError) {
+  /// - Returns: whether the last pages were present already.
+  private func map(_ span: PageSpan, _ gap: (PageSpan) -> Void) throws(WitnessError) -> Bool {
     var at = span.offset
+    var arePresent = span.count == 0
     var patience = Self.retriesWhenBusy
     while at < span.end {
       let r = engine.uffd.map(base + Int(truncatingIfNeeded: at), span.end &- at)
@@ -120,7 +133,10 @@ public final class Witness {
       case 1...:
         gap(PageSpan(offset: at, count: UInt64(r)))
         at &+= UInt64(r)
-      case Int64(-EEXIST): at &+= pageSize
+        arePresent = false
+      case Int64(-EEXIST):
+        at = try passPresent(from: at, to: span.end)
+        arePresent = true
       case Int64(-EFAULT): throw .hole(offset: at)
       case Int64(-EAGAIN) where patience > 0:
         // A removal in this process waits for the listener.
@@ -131,6 +147,31 @@ public final class Witness {
           offset: at, Errno(CInt(truncatingIfNeeded: 0 &- r), "ioctl(UFFDIO_CONTINUE)"))
       }
     }
+    return arePresent
+  }
+
+  /// Passes over pages that are probably present; one system call for each would cost a rebuild
+  /// its time.
+  ///
+  /// With the detector `faults` the pages are touched: one that is not present faults and is
+  /// mapped and marked, and its neighbours are better mapped in one go. Others look first, so that
+  /// the first page is present.
+  private func passPresent(from start: UInt64, to end: UInt64) throws(WitnessError) -> UInt64 {
+    guard engine.detector == .faults else { return start &+ pageSize }
+    try requireListener()
+    var at = start
+    while at < end {
+      let page = PageSpan(offset: at, count: pageSize)
+      ph_touch(base + Int(truncatingIfNeeded: at))
+      at &+= pageSize
+      if !marks.isEmpty, marks.count(in: page) > 0 { break }
+    }
+    return at
+  }
+
+  /// Without the listener a fault would never end.
+  private func requireListener() throws(WitnessError) {
+    guard engine.listener.isRunning else { throw .listener(Errno(EPIPE, "read(userfaultfd)")) }
   }
 
   /// How many of these pages may have been replaced since they were armed.
@@ -168,8 +209,7 @@ public final class Witness {
 
   /// Touches pages until so many of them are marked; the listener marks what faults.
   private func touch(_ pages: PageSpans, _ limit: Int) throws(WitnessError) {
-    // Without the listener a fault would never end.
-    guard engine.listener.isRunning else { throw .listener(Errno(EPIPE, "read(userfaultfd)")) }
+    try requireListener()
     var marked = 0
     for run in pages.runs {
       var at = run.offset

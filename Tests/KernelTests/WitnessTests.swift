@@ -108,19 +108,24 @@ struct WitnessTests {
     #expect(try watch.missing() == 0)
   }
 
-  @Test("A hole cannot be armed until it is filled", arguments: Detector.allCases)
+  @Test("A hole is not armed until it is filled", arguments: Detector.allCases)
   func hole(_ detector: Detector) throws {
     let watch = try Watch(detector)
     try watch.ram.puncher.punch(watch.ram.span(12))
-    do {
-      try watch.witness.arm(watch.pages) { _ in }
-      Issue.record("armed a hole")
-    } catch {
-      guard case .hole(let offset) = error else { throw error }
-      #expect(offset == 12 * 4096)
+    if detector == .faults {
+      // Its listener fills the hole.
+      #expect(try watch.rearm() == [12])
+    } else {
+      do {
+        try watch.witness.arm(watch.pages) { _ in }
+        Issue.record("armed a hole")
+      } catch {
+        guard case .hole(let offset) = error else { throw error }
+        #expect(offset == 12 * 4096)
+      }
+      try watch.ram.file.populate(offset: 0, count: watch.ram.file.size)
+      #expect(try watch.rearm() == [12])
     }
-    try watch.ram.file.populate(offset: 0, count: watch.ram.file.size)
-    #expect(try watch.rearm() == [12])
     #expect(try watch.missing() == 0)
     #expect(watch.ram.bytes[12 * 4096] == 0)
   }
