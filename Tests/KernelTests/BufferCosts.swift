@@ -42,6 +42,12 @@ struct CostTests {
         + "map and arm for the first time \(arm) us")
   }
 
+  @Test("A check of 1 GiB", arguments: Detector.allCases)
+  func checkMuch(_ detector: Detector) throws {
+    let whole = try Watch(detector, pages: 1 << 18)
+    print("\(detector): check of 1 GiB \(try cost(10) { try whole.expectQuiet(whole.pages) }) us")
+  }
+
   @Test(
     "A rebuild of 8 MiB", .enabled(if: udmabufProblem == nil, "needs /dev/udmabuf"),
     arguments: Detector.allCases)

@@ -75,14 +75,15 @@ struct MemoryPressureTests {
     #expect(counters.discards == 20)
   }
 
-  @Test("A large picture in one piece is not too many pieces")
-  func large() throws {
+  @Test(
+    "A large picture in one piece is not too many pieces", arguments: [(3840, 2160), (7680, 4320)])
+  func large(_ size: (width: UInt64, height: UInt64)) throws {
     let limits = UdmabufDevice.Limits.read()
-    let pages: UInt64 = 3840 * 2160 * 4 / 4096
-    guard limits.bytes >= pages * 4096 else { return }
+    let pages = size.width * size.height * 4 / 4096
     // Page by page as some guests send it, but in order: merged.
     let single = (0..<pages).map { (page: $0, count: UInt64(1)) }
     let shown = try ShownPicture(.scan, pages: pages, runs: single)
+    guard limits.bytes >= pages * 4096 else { return try expectTooLarge(shown, limits) }
     let buffer = try shown.make()
     #expect(buffer.ranges.count == 1)
     try shown.ram.puncher.punch(shown.ram.span(pages / 2, 100))
@@ -90,19 +91,35 @@ struct MemoryPressureTests {
     try shown.expectGuestPixels(buffer)
   }
 
-  @Test("More than udmabuf takes is copied, with advice")
-  func tooLarge() throws {
-    let limits = UdmabufDevice.Limits.read()
-    let pages = limits.bytes / 4096 + 1
-    let shown = try ShownPicture(.scan, pages: pages, runs: [(0, pages)])
+  private func expectTooLarge(_ shown: ShownPicture, _ limits: UdmabufDevice.Limits) throws {
     guard
-      case .failure(.tooLarge(let bytes, let limit)) =
-        shown.store.make(layout: shown.layout, ranges: shown.ranges)
+      case .failure(let reason) = shown.store.make(layout: shown.layout, ranges: shown.ranges),
+      case .tooLarge(_, let limit) = reason
     else {
       Issue.record("not too large")
       return
     }
     #expect(limit == limits.bytes)
-    #expect("\(CopyReason.tooLarge(bytes: bytes, limit: limit))".contains("size_limit_mb"))
+    #expect("\(reason)".contains("size_limit_mb"))
+  }
+
+  @Test("More than udmabuf takes is copied, with advice")
+  func tooLarge() throws {
+    let limits = UdmabufDevice.Limits.read()
+    let pages = limits.bytes / 4096 + 1
+    try expectTooLarge(try ShownPicture(.scan, pages: pages, runs: [(0, pages)]), limits)
+  }
+
+  @Test("More pieces than udmabuf takes are copied, with advice")
+  func tooManyPieces() throws {
+    let limits = UdmabufDevice.Limits.read()
+    let runs = (0...UInt64(limits.entries)).map { (page: $0 * 2, count: UInt64(1)) }
+    let shown = try ShownPicture(.scan, pages: UInt64(runs.count) * 2, runs: runs)
+    guard case .failure(let reason) = shown.store.make(layout: shown.layout, ranges: shown.ranges)
+    else {
+      Issue.record("not too many pieces")
+      return
+    }
+    #expect("\(reason)".contains("list_limit"))
   }
 }
