@@ -166,6 +166,7 @@ public final class FrameServer: DisplaySink {
 
   /// Tells all consumers of a cursor.
   public func cursor(_ state: CursorState, imageChanged: Bool) {
+    if state.image == nil { lastCursor = nil }
     for client in clients { client.cursor(state) }
     settle()
   }
