@@ -182,6 +182,27 @@ struct pinhole_rect {
 /* Flags of FRAME. */
 #define PINHOLE_FRAME_FULL (1u << 0) /* anything may have changed; damage is the whole crop */
 #define PINHOLE_FRAME_SKIPPED (1u << 1) /* frames were left out; damage covers theirs */
+/* Why the buffer is a copy, enum pinhole_copy_reason; 0 where it is not one. */
+#define PINHOLE_FRAME_COPY_SHIFT 8u
+#define PINHOLE_FRAME_COPY_MASK (0xffu << 8)
+
+/* For people, to find out how to do without copies. There will be more. */
+enum pinhole_copy_reason {
+	PINHOLE_COPY_UNSAID = 0,
+	PINHOLE_COPY_ASKED = 1, /* the consumer's flag COPY_ONLY */
+	PINHOLE_COPY_SOCKET = 2, /* the socket where nothing but copies is shown */
+	PINHOLE_COPY_LATE = 3, /* the consumer has frames past their deadline */
+	PINHOLE_COPY_ALIGNMENT = 4, /* the guest's rows are not as the consumer wishes */
+	PINHOLE_COPY_REDRAWN = 5, /* the guest draws into the picture on screen */
+	PINHOLE_COPY_OPERATOR = 6, /* the operator wants copies */
+	PINHOLE_COPY_UDMABUF = 7, /* /dev/udmabuf is missing, closed, or refused */
+	PINHOLE_COPY_WITNESS = 8, /* discards of guest memory cannot be noticed */
+	PINHOLE_COPY_MEMORY = 9, /* the guest's memory is of another kind than needed */
+	PINHOLE_COPY_PLACEMENT = 10, /* the picture does not lie in whole pages */
+	PINHOLE_COPY_LIMIT = 11, /* more pieces or bytes than udmabuf takes */
+	PINHOLE_COPY_BUDGET = 12, /* more pinned memory than the operator allows */
+	PINHOLE_COPY_DISCARDS = 13, /* pages go faster than the buffer can be made */
+};
 
 /* How acquire_* of FRAME and release_* of FRAME_DONE are meant. */
 enum pinhole_fence {

@@ -79,7 +79,7 @@ final class FrameClient {
     outputs[index].damage.add(frame.damage)
     outputs[index].pending = PendingFrame(
       buffer: frame.buffer, crop: frame.bufferCrop, hold: frame.hold, copies: frame.copies,
-      acquire: acquire, timestamp: timestamp)
+      acquire: acquire, timestamp: timestamp, whyCopied: frame.whyCopied)
     flush()
     // A consumer that is behind does not hold the guest; one that waits for a fence may.
     if acquire == nil || takesFences { outputs[index].pending?.hold = nil }

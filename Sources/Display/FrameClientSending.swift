@@ -76,7 +76,10 @@ extension FrameClient {
       known[key] = KnownBuffer()
       outputs[index].needsFull = true
     }
-    let message = message(index, frame, key, crop)
+    var message = message(index, frame, key, crop)
+    if buffer.memory == .copy {
+      message.flags |= whyCopied(frame).rawValue << PINHOLE_FRAME_COPY_SHIFT
+    }
     guard send(message, fd: frame.acquire?.raw ?? -1) else { return false }
     sent(index, frame, buffer, key, crop)
     return true
@@ -151,6 +154,16 @@ extension FrameClient {
       outputs[index].damage.write(to: &message, within: whole)
     }
     return message
+  }
+
+  /// What keeps this consumer from the guest's pages.
+  private func whyCopied(_ frame: PendingFrame) -> pinhole_copy_reason {
+    if isUntrusted { return PINHOLE_COPY_SOCKET }
+    if isCopyOnly { return PINHOLE_COPY_ASKED }
+    guard let buffer = frame.buffer, buffer.memory == .guestPages else {
+      return frame.whyCopied?.code ?? PINHOLE_COPY_UNSAID
+    }
+    return late > 0 ? PINHOLE_COPY_LATE : PINHOLE_COPY_ALIGNMENT
   }
 
   /// A guest with very many pictures: takes one back that is not looked at.

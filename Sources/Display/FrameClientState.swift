@@ -46,6 +46,7 @@ struct PendingFrame {
   /// Not signalled yet.
   var acquire: SharedFD?
   var timestamp: UInt64
+  var whyCopied: WhyCopied?
 
   func shows(_ key: FrameBufferKey) -> Bool { buffer.map { FrameBufferKey($0) == key } ?? false }
 }

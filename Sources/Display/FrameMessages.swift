@@ -116,3 +116,23 @@ extension pinhole_error {
     WireText.write(fault.text, to: &text)
   }
 }
+
+extension WhyCopied {
+  /// As FRAME says it.
+  var code: pinhole_copy_reason {
+    switch self {
+    case .redrawn: PINHOLE_COPY_REDRAWN
+    case .asked: PINHOLE_COPY_OPERATOR
+    case .pages(let kind):
+      switch kind {
+      case .noDevice, .noAccess, .failed: PINHOLE_COPY_UDMABUF
+      case .witnessUnavailable: PINHOLE_COPY_WITNESS
+      case .notMemfd, .noShrinkSeal, .writeSealed, nil: PINHOLE_COPY_MEMORY
+      case .unalignedStart, .unalignedEntry, .unalignedLength, .tooShort: PINHOLE_COPY_PLACEMENT
+      case .tooManyEntries, .tooLarge: PINHOLE_COPY_LIMIT
+      case .overPinBudget: PINHOLE_COPY_BUDGET
+      case .discardsOutran: PINHOLE_COPY_DISCARDS
+      }
+    }
+  }
+}

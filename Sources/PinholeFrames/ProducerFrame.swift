@@ -11,7 +11,7 @@ extension ProducerMessage {
     let body = message.body
     try message.require(
       body.output < PINHOLE_MAX_OUTPUTS, \.output, "there is no output \(body.output)")
-    let known = PINHOLE_FRAME_FULL | PINHOLE_FRAME_SKIPPED
+    let known = PINHOLE_FRAME_FULL | PINHOLE_FRAME_SKIPPED | PINHOLE_FRAME_COPY_MASK
     try message.require(body.flags & ~known == 0, \.flags, "unknown flags \(body.flags)")
     let kinds = [PINHOLE_FENCE_NONE.rawValue, PINHOLE_FENCE_SYNC_FILE.rawValue]
     try message.require(
@@ -42,7 +42,9 @@ extension ProducerMessage {
       buffer: BufferName(number: body.buffer, generation: body.generation), crop: crop,
       damage: damage, isFull: body.flags & PINHOLE_FRAME_FULL != 0,
       hasSkipped: body.flags & PINHOLE_FRAME_SKIPPED != 0, timestamp: body.timestamp_ns,
-      acquire: fence)
+      acquire: fence,
+      copyReason: FrameCopyReason(
+        rawValue: (body.flags & PINHOLE_FRAME_COPY_MASK) >> PINHOLE_FRAME_COPY_SHIFT))
   }
 
   static func cursor(

@@ -103,6 +103,57 @@ public struct ReceivedFrame: Sendable, Equatable {
   public let timestamp: UInt64
   /// To be waited for before the pixels are read; nil when they are there.
   public let acquire: ReceivedFence?
+  /// Why the buffer is a copy; nil where it is not one, or nobody said.
+  public let copyReason: FrameCopyReason?
+}
+
+/// Why a frame is a copy, `PINHOLE_COPY_*`.
+public enum FrameCopyReason: UInt32, Sendable, CustomStringConvertible {
+  /// This consumer accepts nothing else.
+  case asked = 1
+  /// The socket shows nothing else.
+  case socket = 2
+  /// This consumer is behind.
+  case late = 3
+  /// The guest's rows are not aligned as this consumer wishes.
+  case alignment = 4
+  /// The guest draws into the picture that is on screen.
+  case redrawn = 5
+  /// The producer's operator wants copies.
+  case `operator` = 6
+  /// /dev/udmabuf is missing, closed to the producer, or refused.
+  case udmabuf = 7
+  /// Discards of guest memory cannot be noticed.
+  case witness = 8
+  /// The guest's memory is of another kind than needed.
+  case memory = 9
+  /// The picture does not lie in whole pages.
+  case placement = 10
+  /// More pieces or bytes than udmabuf takes.
+  case limit = 11
+  /// More pinned memory than the operator allows.
+  case budget = 12
+  /// Pages go faster than the buffer can be made.
+  case discards = 13
+
+  /// In a few words.
+  public var description: String {
+    switch self {
+    case .asked: "asked for"
+    case .socket: "copy socket"
+    case .late: "late"
+    case .alignment: "alignment"
+    case .redrawn: "redrawn in place"
+    case .operator: "operator's wish"
+    case .udmabuf: "no udmabuf"
+    case .witness: "no witness"
+    case .memory: "kind of memory"
+    case .placement: "not whole pages"
+    case .limit: "udmabuf's limits"
+    case .budget: "pin budget"
+    case .discards: "too many discards"
+    }
+  }
 }
 
 /// A sync_file that came with a frame (linux/sync_file.h), closed after the last holder.

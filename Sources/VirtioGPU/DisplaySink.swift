@@ -23,12 +23,14 @@ public struct Frame {
   public let copies: (any CopySource)?
   /// A sync_file to wait for before the pixels are read; nil when the guest's CPU drew them.
   public let acquire: SharedFD?
+  /// Why there are only copies; nil where `buffer` is the guest's pages.
+  public let whyCopied: WhyCopied?
 
   /// Describes a frame; `bufferCrop` is `crop` unless given.
   public init(
     output: Int, crop: Rect, damage: Rect, pixels: PixelSource, buffer: OfferedBuffer?,
     bufferCrop: Rect? = nil, hold: Hold?, copies: (any CopySource)? = nil,
-    acquire: SharedFD? = nil
+    acquire: SharedFD? = nil, whyCopied: WhyCopied? = nil
   ) {
     self.output = output
     self.crop = crop
@@ -39,7 +41,18 @@ public struct Frame {
     self.hold = hold
     self.copies = copies
     self.acquire = acquire
+    self.whyCopied = whyCopied
   }
+}
+
+/// Why the device shows copies of a picture to all consumers.
+public enum WhyCopied: Sendable {
+  /// The guest draws into the picture that is on screen, which would be seen.
+  case redrawn
+  /// The operator wants it so.
+  case asked
+  /// The guest's pages cannot be shown; nil where the guest gave the picture none that could.
+  case pages(CopyReason.Kind?)
 }
 
 /// Makes copies of what an output shows, when somebody asks.

@@ -72,7 +72,15 @@ extension GPUDevice {
     if buffer?.memory == .guestPages { counters.directFrames &+= 1 }
     return Frame(
       output: scanout.index, crop: scanout.rect, damage: damage, pixels: pixels,
-      buffer: buffer, bufferCrop: bufferCrop, hold: hold, copies: scanout)
+      buffer: buffer, bufferCrop: bufferCrop, hold: hold, copies: scanout,
+      whyCopied: buffer?.memory == .guestPages ? nil : whyCopied(resource))
+  }
+
+  private func whyCopied(_ resource: Resource) -> WhyCopied {
+    if configuration.mode == .copy { return .asked }
+    if let reason = resource.copyReason { return .pages(reason.kind) }
+    let isUsable = resource.guestPixels != nil && !resource.isIrregular
+    return isUsable && !resource.isBlob ? .redrawn : .pages(nil)
   }
 
   func directBufferAllowed(_ resource: Resource) -> Bool {

@@ -73,7 +73,7 @@ struct View: ParsableCommand {
       path: socket, options: .init(name: name, copyOnly: copyOnly))
     let wanted = once ? 1 : count
     var frames = 0
-    var table = isLive ? ViewTable(asksForCopies: copyOnly) : nil
+    var table = isLive ? ViewTable() : nil
     let movie = try self.movie.map { try ViewMovie($0, rate: rate) }
     defer { table?.draw(force: true) }
     while wanted.map({ frames < $0 }) ?? true {

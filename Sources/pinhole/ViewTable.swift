@@ -21,9 +21,6 @@ struct ViewTable {
   private var producer: Producer?
   private var linesDrawn = 0
   private var drawnAt: UInt64 = 0
-  private let asksForCopies: Bool
-
-  init(asksForCopies: Bool) { self.asksForCopies = asksForCopies }
 
   /// Takes note of what the producer told.
   mutating func note(_ event: FrameConsumer.Event, of consumer: FrameConsumer) {
@@ -39,7 +36,8 @@ struct ViewTable {
       row.buffer = frame.buffer.description
       if let buffer = consumer.buffers[frame.buffer] {
         row.format = "\(buffer)".split(separator: " ").dropFirst().first.map { "\($0)" } ?? ""
-        row.way = way(buffer)
+        row.way = buffer.memory == .dmaBuf ? "direct" : "copy"
+        if let reason = frame.copyReason { row.way += " (\(reason))" }
       }
       rows[frame.output] = row
       places[frame.buffer.number] = frame.output
@@ -48,13 +46,6 @@ struct ViewTable {
         rows[output]?.discards += 1
       }
     case .bufferAdded, .cursor: break
-    }
-  }
-
-  private func way(_ buffer: ReceivedBuffer) -> String {
-    switch buffer.memory {
-    case .dmaBuf: return "direct"
-    case .copy: return asksForCopies ? "copy (asked for)" : "copy"
     }
   }
 

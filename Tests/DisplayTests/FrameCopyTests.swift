@@ -68,6 +68,8 @@ final class FakeCopies: CopySource {
     #expect(trusted.buffers[direct.buffer]?.memory == .dmaBuf)
     #expect(other.buffers[copied.buffer]?.memory == .copy)
     #expect(direct.buffer != copied.buffer)
+    #expect(direct.copyReason == nil)
+    #expect(copied.copyReason == (isSocket ? .socket : .asked))
     try #require(other.buffers[copied.buffer]).expectReadOnly()
     #expect(answers == 0, "the trusted consumer still looks")
     try trusted.done(direct)
@@ -75,6 +77,26 @@ final class FakeCopies: CopySource {
     #expect(answers == 1, "nobody waits for readers of a copy")
     #expect(bench.server.counters.copiesSent == 1)
     #expect(copies.asked == 1)
+  }
+
+  @Test(arguments: [
+    (WhyCopied.redrawn, FrameCopyReason.redrawn), (.asked, .operator), (.pages(nil), .memory),
+    (.pages(.noDevice), .udmabuf), (.pages(.tooLarge), .limit),
+    (.pages(.unalignedStart), .placement),
+    (.pages(.witnessUnavailable), .witness), (.pages(.overPinBudget), .budget),
+    (.pages(.discardsOutran), .discards),
+  ])
+  func consumersHearWhyThereAreCopies(_ why: WhyCopied, _ heard: FrameCopyReason) throws {
+    let bench = try FrameBench()
+    bench.enable()
+    let consumer = try bench.consumer()
+    let buffer = try FakeBuffer(1_000_000, memory: .copy)
+    let frame = try bench.frame(buffer, hold: nil)
+    bench.server.present(
+      Frame(
+        output: 0, crop: frame.crop, damage: frame.damage, pixels: frame.pixels,
+        buffer: frame.buffer, hold: nil, whyCopied: why))
+    #expect(try bench.frames(consumer).first?.copyReason == heard)
   }
 
   @Test func withoutCopiesTheyGetNothing() throws {

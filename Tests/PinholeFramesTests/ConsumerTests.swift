@@ -43,7 +43,7 @@ import Testing
     let frame = ReceivedFrame(
       output: 0, serial: 1, buffer: BufferName(number: 3, generation: 1),
       crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
-      hasSkipped: false, timestamp: 0, acquire: nil)
+      hasSkipped: false, timestamp: 0, acquire: nil, copyReason: nil)
     try bench.consumer.done(frame, point: 0x1122_3344_5566_7788)
     #expect(
       try bench.heard()
@@ -164,7 +164,7 @@ import Testing
       ReceivedFrame(
         output: 0, serial: 1, buffer: buffer.name,
         crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
-        hasSkipped: false, timestamp: 0, acquire: nil))
+        hasSkipped: false, timestamp: 0, acquire: nil, copyReason: nil))
     #expect(try bench.heard() == nil)
   }
 

@@ -29,6 +29,22 @@ import Testing
     let shown = try #require(bench.seen.last)
     #expect(shown.memory == "copy")
     #expect(shown.picture.difference(from: buffer.contents) == nil)
+    guard case .pages(.noDevice) = shown.why else {
+      Issue.record("why a copy: \(String(describing: shown.why))")
+      return
+    }
+  }
+
+  @Test func aPictureRedrawnOnScreenIsCopiedForThat() throws {
+    let bench = try DeviceBench()
+    _ = try bench.inDevice { _, recorder in recorder.wantsBuffers = true }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
+    try buffer.show()
+    try buffer.flush()
+    guard case .redrawn = try #require(bench.seen.last).why else {
+      Issue.record("why a copy: \(String(describing: bench.seen.last?.why))")
+      return
+    }
   }
 
   @Test func aFencedFlushIsAnsweredWhenTheFrameIsReleased() throws {

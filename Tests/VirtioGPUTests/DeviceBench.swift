@@ -122,6 +122,7 @@ final class Recorder: DisplaySink {
     let crop: Buffers.Rect
     let memory: String
     let buffer: UInt32
+    var why: WhyCopied?
   }
 
   struct Events: Sendable {
@@ -170,7 +171,7 @@ final class Recorder: DisplaySink {
       output: frame.output,
       picture: Raster(width: Int(crop.width), height: Int(crop.height), pixels: pixels),
       damage: frame.damage, crop: crop, memory: frame.buffer.map { "\($0.memory)" } ?? "none",
-      buffer: frame.buffer?.id ?? 0)
+      buffer: frame.buffer?.id ?? 0, why: frame.whyCopied)
     if holds {
       frame.hold?.retain()
       frame.buffer?.beginUse()
