@@ -26,6 +26,8 @@ final class FrameClient {
   var alignment = CopyAlignment()
   /// It gets nothing but read-only copies.
   var isCopyOnly = false
+  /// It promised to leave no readers behind a FRAME_DONE.
+  var isExplicit = false
   /// It came where nothing but copies is shown: it may pass no descriptors either.
   var isUntrusted = false
   var isGreeted = false
@@ -184,6 +186,7 @@ final class FrameClient {
     name = hello.name
     alignment = hello.alignment
     isCopyOnly = isCopyOnly || hello.isCopyOnly
+    isExplicit = hello.isExplicit
     var known = PINHOLE_FEATURE_ALIGNMENT | PINHOLE_FEATURE_COPY_ONLY
     // Nobody's GPU reads copies, and strangers' descriptors are not to be waited for.
     if !isCopyOnly { known |= PINHOLE_FEATURE_SYNC_FILE | PINHOLE_FEATURE_TIMELINE }
@@ -245,6 +248,7 @@ final class FrameClient {
   private func giveBack(_ ticket: FrameTicket?) {
     guard let ticket else { return late -= 1 }
     ticket.last = self
+    if !isExplicit { ticket.mayHaveReaders = true }
     server.releases.add(ticket)
   }
 
@@ -295,6 +299,7 @@ final class FrameClient {
 
   private func expireFrame(_ output: Int, _ index: Int) {
     guard let ticket = outputs[output].inFlight[index].ticket else { return }
+    ticket.mayHaveReaders = true
     server.releases.add(ticket)
     outputs[output].inFlight[index].ticket = nil
     late += 1
@@ -333,7 +338,10 @@ final class FrameClient {
 
   /// Gives everything back: the connection has ended.
   func releaseAll() {
-    for ticket in takeTickets() { server.releases.add(ticket) }
+    for ticket in takeTickets() {
+      ticket.mayHaveReaders = true
+      server.releases.add(ticket)
+    }
     for buffer in known.values {
       for withdrawal in buffer.withdrawals { server.answered(withdrawal) }
     }

@@ -38,7 +38,7 @@ extension FrameServer {
   private func giveBack(_ ticket: FrameTicket) {
     ticket.shares -= 1
     guard ticket.shares <= 0, let buffer = ticket.buffer else { return }
-    if buffer.memory == .guestPages, ticket.readers == nil,
+    if buffer.memory == .guestPages, ticket.readers == nil, ticket.mayHaveReaders,
       !DmaBufFences.isIdle(buffer.fd.raw), ticket.due > Clock.now, awaitReaders(ticket, buffer)
     {
       return

@@ -113,6 +113,8 @@ struct FrameHello {
   /// Wanted `PINHOLE_FEATURE_*`.
   let features: UInt64
   let isCopyOnly: Bool
+  /// Nothing of its readers is left behind a FRAME_DONE.
+  let isExplicit: Bool
   let alignment: CopyAlignment
 
   init(
@@ -125,8 +127,8 @@ struct FrameHello {
     try message.require(
       body.max_version >= body.min_version, \.max_version,
       "\(body.max_version) is below min_version \(body.min_version)")
-    try message.require(
-      body.flags & ~PINHOLE_CONSUMER_COPY_ONLY == 0, \.flags, "unknown flags \(body.flags)")
+    let known = PINHOLE_CONSUMER_COPY_ONLY | PINHOLE_CONSUMER_EXPLICIT
+    try message.require(body.flags & ~known == 0, \.flags, "unknown flags \(body.flags)")
     try message.require(
       Self.isAlignment(body.stride_align), \.stride_align,
       "\(body.stride_align) is not 0 or a power of two up to 4096")
@@ -141,6 +143,7 @@ struct FrameHello {
       body.min_version <= PINHOLE_VERSION, \.min_version,
       "this producer speaks version \(PINHOLE_VERSION) only", code: PINHOLE_ERROR_VERSION)
     isCopyOnly = body.flags & PINHOLE_CONSUMER_COPY_ONLY != 0
+    isExplicit = body.flags & PINHOLE_CONSUMER_EXPLICIT != 0
     try message.require(
       !isCopyOnly || body.features & PINHOLE_FEATURE_COPY_ONLY != 0, \.flags,
       "the flag COPY_ONLY needs the feature COPY_ONLY", code: PINHOLE_ERROR_UNSUPPORTED)

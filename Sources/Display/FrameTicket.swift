@@ -13,6 +13,8 @@ final class FrameTicket {
   private(set) var due: UInt64 = 0
   /// Who gave the last share back: whoever still reads without saying so is taken for it.
   weak var last: FrameClient?
+  /// Somebody may have left readers behind that only the dma-buf's own fences tell of.
+  var mayHaveReaders = false
   /// Implicit readers that are not done yet.
   var readers: FenceWatch?
   /// The device has got everything back, but readers are not done.
@@ -23,6 +25,7 @@ final class FrameTicket {
     self.hold = hold
     self.due = due
     isOverdue = false
+    mayHaveReaders = false
     buffer.beginUse()
     hold?.retain()
   }

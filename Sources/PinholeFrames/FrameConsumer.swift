@@ -27,6 +27,10 @@ public final class FrameConsumer {
     public var takesFences: Bool
     /// ``FrameConsumer/done(_:point:)`` may take a point of a timeline, where the producer agrees.
     public var takesTimelines: Bool
+    /// Promises that a frame which is done, or whose fence has signalled, is not read any more by
+    /// any device either (`PINHOLE_CONSUMER_EXPLICIT`): for readers with the CPU, and those whose
+    /// drivers do nothing without being told.
+    public var isExplicit: Bool
     /// Rows shall begin at multiples of so many bytes, a power of two up to 4096; 0 for any.
     public var strideAlignment: UInt32
     /// There shall be memory for a multiple of so many rows; 0 for any.
@@ -40,13 +44,14 @@ public final class FrameConsumer {
     /// Asks for whatever the producer offers.
     public init(
       name: String = "consumer", copyOnly: Bool = false, takesFences: Bool = false,
-      takesTimelines: Bool = false, strideAlignment: UInt32 = 0, heightAlignment: UInt32 = 0,
-      closesRemovedBuffers: Bool = true
+      takesTimelines: Bool = false, isExplicit: Bool = false, strideAlignment: UInt32 = 0,
+      heightAlignment: UInt32 = 0, closesRemovedBuffers: Bool = true
     ) {
       self.name = name
       self.copyOnly = copyOnly
       self.takesFences = takesFences
       self.takesTimelines = takesTimelines
+      self.isExplicit = isExplicit
       self.strideAlignment = strideAlignment
       self.heightAlignment = heightAlignment
       self.closesRemovedBuffers = closesRemovedBuffers
@@ -112,6 +117,7 @@ public final class FrameConsumer {
       hello.flags = PINHOLE_CONSUMER_COPY_ONLY
       hello.features |= PINHOLE_FEATURE_COPY_ONLY
     }
+    if options.isExplicit { hello.flags |= PINHOLE_CONSUMER_EXPLICIT }
     if options.takesFences { hello.features |= PINHOLE_FEATURE_SYNC_FILE }
     if options.takesTimelines { hello.features |= PINHOLE_FEATURE_TIMELINE }
     if options.strideAlignment > 0 || options.heightAlignment > 0 {

@@ -114,9 +114,13 @@ private final class ConsumerConversation {
       (hello.magic == PINHOLE_MAGIC, "the magic is wrong"),
       (hello.min_version >= 1 && hello.min_version <= hello.max_version, "versions in disorder"),
       (hello.min_version <= PINHOLE_VERSION, "it does not speak version 1"),
-      (hello.flags & ~PINHOLE_CONSUMER_COPY_ONLY == 0, "unknown flags"),
       (
-        hello.flags == 0 || hello.features & PINHOLE_FEATURE_COPY_ONLY != 0,
+        hello.flags & ~(PINHOLE_CONSUMER_COPY_ONLY | PINHOLE_CONSUMER_EXPLICIT) == 0,
+        "unknown flags"
+      ),
+      (
+        hello.flags & PINHOLE_CONSUMER_COPY_ONLY == 0
+          || hello.features & PINHOLE_FEATURE_COPY_ONLY != 0,
         "a flag without its feature"
       ),
       (power(hello.stride_align) && power(hello.height_align), "an alignment is no power of two"),

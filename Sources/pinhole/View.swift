@@ -70,7 +70,7 @@ struct View: ParsableCommand {
 
   private func watch() throws {
     let consumer = try FrameConsumer(
-      path: socket, options: .init(name: name, copyOnly: copyOnly))
+      path: socket, options: .init(name: name, copyOnly: copyOnly, isExplicit: true))
     let wanted = once ? 1 : count
     var frames = 0
     var table = isLive ? ViewTable() : nil

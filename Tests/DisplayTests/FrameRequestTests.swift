@@ -130,7 +130,7 @@ enum RawConsumer {
         $0.min_version = 2
         $0.max_version = 9
       }),
-    Case("flags", PINHOLE_ERROR_MALFORMED, field: 20, hello { $0.flags = 2 }),
+    Case("flags", PINHOLE_ERROR_MALFORMED, field: 20, hello { $0.flags = 4 }),
     Case("copies only", PINHOLE_ERROR_UNSUPPORTED, field: 20, hello { $0.flags = 1 }),
     Case("stride_align", PINHOLE_ERROR_MALFORMED, field: 32, hello { $0.stride_align = 3 }),
     Case("stride_align size", PINHOLE_ERROR_MALFORMED, field: 32, hello { $0.stride_align = 8192 }),

@@ -65,6 +65,29 @@ struct FenceReleaseTests {
     #expect(scene.pinhole.log.contains(", late 0,"), "\(scene.pinhole.log)")
   }
 
+  @Test func whoPromisesToLeaveNoReadersIsBelievedButForItsDeath() throws {
+    let scene = try FenceScene(deadline: 8000)
+    let vgem = try Vgem()
+    var consumer = Optional(try scene.consumer(fences: false, isExplicit: true))
+    func show() throws -> UInt32 {
+      let consumer = try #require(consumer)
+      try scene.flush()
+      let frame = try scene.frame(consumer)
+      let reading = try vgem.attach(to: try #require(consumer.buffers[frame.buffer]).descriptor)
+      if scene.answered == 0 { try consumer.done(frame) }
+      return reading
+    }
+    let first = try show()
+    try scene.waitForAnswer(1)
+    try vgem.signal(first)
+    let second = try show()
+    consumer = nil
+    try scene.settle()
+    #expect(scene.answered == 1)
+    try vgem.signal(second)
+    try scene.waitForAnswer(2)
+  }
+
   @Test(arguments: [true, false])
   func pastItsDeadlineAConsumerGetsCopies(_ isExplicit: Bool) throws {
     let scene = try FenceScene(deadline: 2500)

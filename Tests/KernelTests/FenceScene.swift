@@ -22,10 +22,13 @@ final class FenceScene {
     try buffer.show()
   }
 
-  func consumer(fences: Bool = true, timelines: Bool = false) throws -> FrameConsumer {
+  func consumer(
+    fences: Bool = true, timelines: Bool = false, isExplicit: Bool = false
+  ) throws -> FrameConsumer {
     let consumer = try FrameConsumer(
       path: pinhole.framesSocket,
-      options: .init(name: "fences", takesFences: fences, takesTimelines: timelines))
+      options: .init(
+        name: "fences", takesFences: fences, takesTimelines: timelines, isExplicit: isExplicit))
     guard case .connected = try #require(try consumer.next(timeout: 5000)) else {
       throw Errno(EPROTO, "connect")
     }
