@@ -9,7 +9,7 @@ extension GPUDevice {
   /// Ticks of the scan timer after which a buffer that nothing shows is let go.
   private static let idleTicks: UInt64 = 200
   /// Nanoseconds after which buffers that nothing shows are looked at in any case.
-  private static let longestPause: UInt64 = 200_000_000
+  private static let longestPause: UInt64 = 500_000_000
   /// Nanoseconds for which a picture is copied after a reason that may pass.
   private static let copyTime: UInt64 = 100_000_000
 
@@ -131,12 +131,19 @@ extension GPUDevice {
   func postponeTick() {
     let now = Clock.now
     pace.flushed(at: now)
-    guard exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1,
-      now &- tickedAt < Self.longestPause
-    else { return }
+    guard showsOne, now &- tickedAt < Self.longestPause else { return }
+    armTimer(now)
+  }
+
+  private var showsOne: Bool {
+    exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1
+  }
+
+  private func armTimer(_ now: UInt64) {
     let interval = configuration.scanInterval
     timer?.arm(
-      after: pace.isSteady ? max(interval, FlushPace.longestGap) : interval, every: interval)
+      after: pace.isSteady(at: now) ? max(interval, FlushPace.longestGap) : interval,
+      every: interval)
   }
 
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.
@@ -152,6 +159,7 @@ extension GPUDevice {
         if verify(resource) { showEverywhere(resource) }
       }
     }
+    if showsOne, pace.isSteady(at: now) { armTimer(now) }
   }
 
   /// Consumers came or went: without any, no page stays pinned.

@@ -8,8 +8,10 @@ struct FlushPace {
   private var last: UInt64 = 0
   private var inTime = 0
 
-  /// Whether the next flush is expected within ``longestGap``.
-  var isSteady: Bool { inTime >= Self.flushesNeeded }
+  /// Whether the next flush is expected within ``longestGap`` of the last one.
+  func isSteady(at now: UInt64) -> Bool {
+    inTime >= Self.flushesNeeded && now &- last <= Self.longestGap
+  }
 
   /// Notes a flush at a time in nanoseconds of the monotonic clock.
   mutating func flushed(at now: UInt64) {

@@ -16,19 +16,23 @@ import Testing
   }
 
   @Test func sixtyFlipsASecondAreSteady() {
-    #expect(!flushed(FlushPace.flushesNeeded, every: period).0.isSteady)
-    #expect(flushed(FlushPace.flushesNeeded + 1, every: period).0.isSteady)
+    let (few, early) = flushed(FlushPace.flushesNeeded, every: period)
+    #expect(!few.isSteady(at: early))
+    let (more, later) = flushed(FlushPace.flushesNeeded + 1, every: period)
+    #expect(more.isSteady(at: later))
   }
 
   @Test func twentyFlipsASecondAreNot() {
-    #expect(!flushed(1000, every: 50_000_000).0.isSteady)
+    let (pace, now) = flushed(1000, every: 50_000_000)
+    #expect(!pace.isSteady(at: now - 50_000_000))
   }
 
   @Test func onePauseEndsIt() {
     var (pace, now) = flushed(1000, every: period)
-    #expect(pace.isSteady)
+    #expect(pace.isSteady(at: now))
     now += FlushPace.longestGap
+    #expect(!pace.isSteady(at: now))
     pace.flushed(at: now)
-    #expect(!pace.isSteady)
+    #expect(!pace.isSteady(at: now))
   }
 }
