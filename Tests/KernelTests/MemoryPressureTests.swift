@@ -52,6 +52,23 @@ struct MemoryPressureTests {
     print("MADV_PAGEOUT, \(detector): \(counters.rebuilds) needless rebuilds in 20 rounds")
   }
 
+  /// The control group's `memory.reclaim`, where the VM has given us one and swap.
+  private static let reclaimer = getenv("PINHOLE_RECLAIM").map { String(cString: $0) }
+
+  @Test(
+    "Pages that the kernel reclaims", .enabled(if: reclaimer != nil, "needs a group and swap"),
+    arguments: Detector.allCases)
+  func reclaim(_ detector: Detector) throws {
+    let file = try OwnedFD.open(try #require(Self.reclaimer), O_WRONLY)
+    let counters = try under(detector, pages: 512, runs: [(0, 64), (256, 128)]) { _, _ in
+      // As much as there is: it fails because that is not enough.
+      let wanted = "1G"
+      #expect(write(file.raw, wanted, wanted.utf8.count) < 0 && errno == EAGAIN)
+    }
+    print("memory.reclaim, \(detector): \(counters.rebuilds) needless rebuilds in 20 rounds")
+    #expect(counters.rebuilds > 0, "the pages were taken out of the mappings, and put back")
+  }
+
   @Test("Pages that are collected into huge ones", arguments: Detector.allCases)
   func collapse(_ detector: Detector) throws {
     var refusals = 0
