@@ -67,11 +67,13 @@ format:
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+# libvirt reads two folders: the distribution's own and this one.
+DESCRIPTORS ?= $(if $(filter /usr,$(PREFIX)),/usr/share,/etc)/qemu/vhost-user
 install:
 	install -D -m 0755 .build/release/pinhole $(DESTDIR)$(PREFIX)/bin/pinhole
-	install -d $(DESTDIR)$(PREFIX)/share/qemu/vhost-user
+	install -d $(DESTDIR)$(DESCRIPTORS)
 	sed 's|@bindir@|$(PREFIX)/bin|' scripts/50-pinhole.json.in \
-	  > $(DESTDIR)$(PREFIX)/share/qemu/vhost-user/50-pinhole.json
+	  > $(DESTDIR)$(DESCRIPTORS)/50-pinhole.json
 
 clean:
 	rm -rf .build .build-* demo
