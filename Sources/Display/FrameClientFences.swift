@@ -14,20 +14,16 @@ extension FrameClient {
 
   func requireAgreement(on release: FrameRelease, _ output: Int) throws(MalformedMessage) {
     let field = \pinhole_frame_done.release_kind
+    func require(_ isAgreedOn: Bool, _ kind: pinhole_fence) throws(MalformedMessage) {
+      if isAgreedOn { return }
+      throw WireFault.malformed(
+        field, of: PINHOLE_FRAME_DONE, "fence kind \(kind.rawValue) was not agreed on")
+    }
     switch release {
     case .now: break
-    case .syncFile:
-      guard takesFences else {
-        let kind = PINHOLE_FENCE_SYNC_FILE.rawValue
-        throw WireFault.malformed(
-          field, of: PINHOLE_FRAME_DONE, "fence kind \(kind) was not agreed on")
-      }
+    case .syncFile: try require(takesFences, PINHOLE_FENCE_SYNC_FILE)
     case .point(let point):
-      guard takesTimelines else {
-        let kind = PINHOLE_FENCE_TIMELINE.rawValue
-        throw WireFault.malformed(
-          field, of: PINHOLE_FRAME_DONE, "fence kind \(kind) was not agreed on")
-      }
+      try require(takesTimelines, PINHOLE_FENCE_TIMELINE)
       guard outputs[output].timeline != nil else {
         throw WireFault.unexpected(
           field, of: PINHOLE_FRAME_DONE, "output \(output) has no timeline")
@@ -106,9 +102,9 @@ extension FrameClient {
       return WireFault.malformed(
         \pinhole_timeline_add.node_index, of: type, "the descriptor is no DRM node")
     case .nodeLacksTimelines(let error):
-      return WireFault.make(
-        PINHOLE_ERROR_UNSUPPORTED, \pinhole_timeline_add.node_index, of: type,
-        "the DRM node lacks DRM_IOCTL_SYNCOBJ_EVENTFD: \(error.message)")
+      return MalformedMessage(
+        code: PINHOLE_ERROR_UNSUPPORTED, type: type.rawValue, at: \pinhole_timeline_add.node_index,
+        text: "the DRM node lacks DRM_IOCTL_SYNCOBJ_EVENTFD: \(error.message)")
     case .notASyncobj(let error):
       return WireFault.malformed(
         \pinhole_timeline_add.syncobj_index, of: type,
@@ -138,27 +134,18 @@ extension FrameClient {
 
 /// Faults of a message that was decoded already.
 enum WireFault {
-  static func make<Body>(
-    _ code: pinhole_error_code, _ field: PartialKeyPath<Body>, of type: pinhole_message,
-    _ text: String
-  ) -> MalformedMessage {
-    MalformedMessage(
-      code: code, type: type.rawValue,
-      field: MemoryLayout<Body>.offset(of: field).map { UInt32($0) } ?? PINHOLE_NO_FIELD,
-      text: text)
-  }
-
   /// A value that can never be right.
   static func malformed<Body>(
     _ field: PartialKeyPath<Body>, of type: pinhole_message, _ text: String
   ) -> MalformedMessage {
-    make(PINHOLE_ERROR_MALFORMED, field, of: type, text)
+    MalformedMessage(type: type.rawValue, at: field, text: text)
   }
 
   /// A value that is not right now.
   static func unexpected<Body>(
     _ field: PartialKeyPath<Body>, of type: pinhole_message, _ text: String
   ) -> MalformedMessage {
-    make(PINHOLE_ERROR_UNEXPECTED, field, of: type, text)
+    MalformedMessage(
+      code: PINHOLE_ERROR_UNEXPECTED, type: type.rawValue, at: field, text: text)
   }
 }

@@ -21,6 +21,16 @@ package struct MalformedMessage: Error, Equatable {
     self.field = field
     self.text = text
   }
+
+  /// Describes a fault at a field of the message's struct, or at none.
+  package init<Body>(
+    code: pinhole_error_code = PINHOLE_ERROR_MALFORMED, type: UInt32,
+    at field: PartialKeyPath<Body>?, text: String
+  ) {
+    let offset = field.flatMap { MemoryLayout<Body>.offset(of: $0) }
+    self.init(
+      code: code, type: type, field: offset.map { UInt32($0) } ?? PINHOLE_NO_FIELD, text: text)
+  }
 }
 
 /// The header of a packet, checked against the packet's length.
@@ -80,9 +90,7 @@ package struct WireMessage<Body: BitwiseCopyable> {
     _ field: PartialKeyPath<Body>?, _ text: String,
     code: pinhole_error_code = PINHOLE_ERROR_MALFORMED
   ) -> MalformedMessage {
-    let offset = field.flatMap { MemoryLayout<Body>.offset(of: $0) }
-    return MalformedMessage(
-      code: code, type: type, field: offset.map { UInt32($0) } ?? PINHOLE_NO_FIELD, text: text)
+    MalformedMessage(code: code, type: type, at: field, text: text)
   }
 
   /// Goes on if exactly as many descriptors came as belong to the message.
