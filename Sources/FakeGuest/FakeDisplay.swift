@@ -148,18 +148,10 @@ package final class FakeDisplay: Sendable {
 
   /// Waits until what has come satisfies a condition.
   ///
-  /// It looks once more after its time, since a look may take longer than that.
-  ///
   /// - Returns: false when it did not within `milliseconds`.
   @discardableResult
   package func wait(milliseconds: Int = 5000, _ condition: (State) -> Bool) -> Bool {
-    let deadline = Clock.now + UInt64(milliseconds) * 1_000_000
-    while true {
-      let isLast = Clock.now > deadline
-      if condition(now) { return true }
-      if isLast { return false }
-      usleep(200)
-    }
+    looksInTime(milliseconds, pause: 200) { condition(now) }
   }
 
   /// The thread that reads one socket.

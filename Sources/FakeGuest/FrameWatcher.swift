@@ -75,18 +75,12 @@ package final class FrameWatcher: Sendable {
   /// What came so far.
   package var now: State { state.withLock { $0 } }
 
-  /// Waits until what has come satisfies a condition, as ``FakeDisplay/wait(milliseconds:_:)`` does.
+  /// Waits until what has come satisfies a condition.
   ///
   /// - Returns: false when it did not within `milliseconds`.
   @discardableResult
   package func wait(milliseconds: Int = 5000, _ condition: (State) -> Bool) -> Bool {
-    let deadline = Clock.now + UInt64(milliseconds) * 1_000_000
-    while true {
-      let isLast = Clock.now > deadline
-      if state.withLock({ condition($0) }) { return true }
-      if isLast { return false }
-      usleep(100)
-    }
+    looksInTime(milliseconds, pause: 100) { state.withLock { condition($0) } }
   }
 
   /// Waits until an output shows a picture.
