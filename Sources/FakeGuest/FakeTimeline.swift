@@ -7,7 +7,6 @@ import PinholeFrames
 /// driver does (drm/drm.h).
 package final class FakeTimeline {
   private static let create: UInt = 0xc008_64bf
-  private static let destroy: UInt = 0xc008_64c0
   private static let handleToFD: UInt = 0xc010_64c1
   private static let fdToHandle: UInt = 0xc010_64c2
   private static let transfer: UInt = 0xc020_64cc
@@ -72,13 +71,12 @@ package final class FakeTimeline {
     // struct drm_syncobj_transfer: from and to, their points, flags.
     var move: [UInt64] = [UInt64(handle) << 32 | UInt64(binary[0]), 0, point, 0]
     try Self.ask(own.raw, Self.transfer, &move, "ioctl(SYNCOBJ_TRANSFER)")
-    try Self.ask(own.raw, Self.destroy, &binary, "ioctl(SYNCOBJ_DESTROY)")
+    try check(ph_syncobj_destroy(own.raw, binary[0]), "ioctl(SYNCOBJ_DESTROY)")
   }
 
   /// Takes the first handle of the producer's node away, as only its opener's program can.
   package func breakNode() throws(Errno) {
-    var words: [UInt32] = [1, 0]
-    try Self.ask(node.raw, Self.destroy, &words, "ioctl(SYNCOBJ_DESTROY)")
+    try check(ph_syncobj_destroy(node.raw, 1), "ioctl(SYNCOBJ_DESTROY)")
   }
 
   private static func ask<Word>(
