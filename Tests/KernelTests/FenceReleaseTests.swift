@@ -106,13 +106,7 @@ struct FenceReleaseTests {
     }
     try scene.waitForAnswer(1)
     // The GPU still reads: the guest is not kept waiting again.
-    for number in 2...4 {
-      try scene.flush()
-      let frame = try scene.frame(consumer)
-      #expect(consumer.buffers[frame.buffer]?.memory == .copy)
-      try scene.waitForAnswer(number)
-      try consumer.done(frame)
-    }
+    try scene.expectCopies(for: consumer, answers: 2...4)
     if isExplicit { try gpu.finish() } else { try gpu.vgem.signal(reading) }
     try scene.settle()
     try scene.flush()

@@ -35,6 +35,17 @@ final class FenceScene {
     return consumer
   }
 
+  /// Flushes once for each answer; the consumer gets copies, and the guest does not wait for it.
+  func expectCopies(for consumer: FrameConsumer, answers: ClosedRange<Int>) throws {
+    for number in answers {
+      try flush()
+      let frame = try self.frame(consumer)
+      #expect(consumer.buffers[frame.buffer]?.memory == .copy)
+      try waitForAnswer(number)
+      try consumer.done(frame)
+    }
+  }
+
   /// Sends a flush with a fence and does not wait for its answer.
   func flush() throws {
     fence += 1

@@ -157,13 +157,7 @@ struct FenceTimelineTests {
     #expect(consumer.buffers[first.buffer]?.memory == .dmaBuf)
     try consumer.done(first, point: 1)
     try scene.waitForAnswer(1)
-    for number in 2...4 {
-      try scene.flush()
-      let frame = try scene.frame(consumer)
-      #expect(consumer.buffers[frame.buffer]?.memory == .copy)
-      try scene.waitForAnswer(number)
-      try consumer.done(frame)
-    }
+    try scene.expectCopies(for: consumer, answers: 2...4)
     try timeline.signal(1)
     try scene.settle()
     try scene.flush()
