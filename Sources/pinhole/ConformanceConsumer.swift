@@ -109,6 +109,7 @@ private final class ConsumerConversation {
     }
     let hello = try packet.body(pinhole_consumer_hello.self)
     let power = { (n: UInt32) in n <= 4096 && n & (n &- 1) == 0 }
+    let isCopyOnly = hello.flags & PINHOLE_CONSUMER_COPY_ONLY != 0
     let rules: [(Bool, String)] = [
       (packet.descriptors.isEmpty, "descriptors came with it"),
       (hello.magic == PINHOLE_MAGIC, "the magic is wrong"),
@@ -119,8 +120,7 @@ private final class ConsumerConversation {
         "unknown flags"
       ),
       (
-        hello.flags & PINHOLE_CONSUMER_COPY_ONLY == 0
-          || hello.features & PINHOLE_FEATURE_COPY_ONLY != 0,
+        !isCopyOnly || hello.features & PINHOLE_FEATURE_COPY_ONLY != 0,
         "a flag without its feature"
       ),
       (power(hello.stride_align) && power(hello.height_align), "an alignment is no power of two"),
@@ -128,7 +128,7 @@ private final class ConsumerConversation {
     ]
     for (holds, text) in rules where !holds { throw ConformanceResult.wrong(text) }
     var known = PINHOLE_FEATURE_COPY_ONLY
-    if hello.flags == 0 { known |= PINHOLE_FEATURE_TIMELINE }
+    if !isCopyOnly { known |= PINHOLE_FEATURE_TIMELINE }
     features = hello.features & known
     timelines.areAgreedOn = features & PINHOLE_FEATURE_TIMELINE != 0
   }
