@@ -97,7 +97,7 @@ struct pinhole_header {
 /* Flags of CONSUMER_HELLO. */
 /* Offer no dma-buf; needs PINHOLE_FEATURE_COPY_ONLY, without which the answer is an ERROR. */
 #define PINHOLE_CONSUMER_COPY_ONLY (1u << 0)
-/* A promise: after FRAME_DONE, or its fence, nothing of the consumer's reads the frame any more. */
+/* A promise: nothing of its reads a frame after FRAME_DONE, its fence, or BUFFER_CLOSED. */
 #define PINHOLE_CONSUMER_EXPLICIT (1u << 1)
 
 /* The first message of all. */
