@@ -132,7 +132,7 @@ drawn() {
 
 descriptors() { find "/proc/$server/fd" -mindepth 1 | wc -l; }
 # Without the copies of the picture on screen, of which there are one to three.
-lasting() { find "/proc/$server/fd" -mindepth 1 -printf '%l\n' | grep -vcE '^/memfd:pinhole-copy'; }
+lasting() { find "/proc/$server/fd" -mindepth 1 -printf '%l\n' | grep -vc '^/memfd:pinhole-copy'; }
 
 # leaves_none WHAT NUMBER [lasting]: pinhole has as many descriptors as before.
 as_few() { [ "$("$1")" -le "$2" ]; }
