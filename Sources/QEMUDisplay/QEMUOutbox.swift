@@ -1,0 +1,177 @@
+import CLinux
+import Glibc
+import Linux
+
+/// Bytes on their way into a stream socket that is never waited for.
+///
+/// Little is gathered where it lies and handed to the kernel together; what the socket does not
+/// take is copied, because a message that was begun has to be finished with the bytes it had
+/// then, while the pieces' owner may change or unmap them afterwards. Much is staged at once: one
+/// copy by us, and none by the kernel (see ``QEMUStage``).
+final class QEMUOutbox {
+  /// What makes sending fail for good, such as `EPIPE`; nothing is sent any more.
+  private(set) var failure: Errno?
+  /// Bytes copied into memory of our own on their way, since the start.
+  private(set) var bytesCopied: UInt64 = 0
+  /// Bytes the kernel took, since the start.
+  private(set) var bytesSent: UInt64 = 0
+
+  private let socket: OwnedFD
+  private let pieces: UnsafeMutablePointer<iovec>
+  private var pieceCount = 0
+  private var stage: QEMUStage
+
+  /// `IOV_MAX`: most pieces of one sendmsg(2).
+  private static let maxPieces = 1024
+
+  /// Takes over a nonblocking stream socket.
+  ///
+  /// - Parameter sendBuffer: bytes asked for SO_SNDBUF, as far as the user may have them; nil
+  ///   leaves it as it is.
+  init(_ socket: consuming OwnedFD, sendBuffer: CInt? = nil) {
+    let room = try? UnixSocket.growSendBuffer(socket.raw, to: sendBuffer ?? 0)
+    stage = QEMUStage(socketRoom: room ?? 0)
+    self.socket = socket
+    pieces = .allocate(capacity: Self.maxPieces)
+    pieces.initialize(repeating: iovec(), count: Self.maxPieces)
+  }
+
+  deinit { pieces.deallocate() }
+
+  /// The socket's descriptor.
+  var fd: CInt { socket.raw }
+
+  /// Nothing waits for the socket: the next piece goes straight to the kernel.
+  var isIdle: Bool { stage.waiting == 0 && pieceCount == 0 }
+
+  /// Bytes that wait in memory of their own.
+  var bytesWaiting: Int { stage.waiting }
+
+  /// Adds bytes that stay valid until ``flush()``.
+  func add(_ base: UnsafeRawPointer, _ count: Int) {
+    guard count > 0, failure == nil else { return }
+    guard stage.waiting == 0 else { return keep(base, count) }
+    if pieceCount > 0 {
+      let last = pieces[pieceCount - 1]
+      if let start = last.iov_base, UnsafeRawPointer(start + last.iov_len) == base {
+        pieces[pieceCount - 1].iov_len += count
+        return
+      }
+    }
+    if pieceCount == Self.maxPieces {
+      flush()
+      guard stage.waiting == 0 else { return keep(base, count) }
+    }
+    pieces[pieceCount] = iovec(
+      iov_base: UnsafeMutableRawPointer(mutating: base), iov_len: count)
+    pieceCount += 1
+  }
+
+  /// Adds bytes that `fill` writes, all of them, before it returns.
+  ///
+  /// - Returns: what `fill` returns; after false the bytes are not sent. Also false without memory.
+  func add(_ count: Int, _ fill: (UnsafeMutableRawPointer) -> Bool) -> Bool {
+    guard count > 0, failure == nil else { return failure == nil }
+    keepPieces(from: 0)
+    pieceCount = 0
+    guard let room = reserve(count) else { return false }
+    if fill(room) { return true }
+    stage.shorten(by: count)
+    return false
+  }
+
+  /// Sends bytes with a descriptor that travels with the first of them, while nothing waits.
+  ///
+  /// - Returns: false if the socket is full: nothing was sent then.
+  func send(_ bytes: UnsafeRawBufferPointer, with fd: CInt) -> Bool {
+    guard isIdle, failure == nil else { return false }
+    do throws(Errno) {
+      let sent = try UnixSocket.send(socket.raw, bytes, fds: [fd], dontWait: true)
+      guard sent > 0 else { return false }
+      bytesSent &+= UInt64(sent)
+      if sent < bytes.count, let base = bytes.baseAddress { keep(base + sent, bytes.count - sent) }
+      return true
+    } catch {
+      switch error.code {
+      case EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS: return false
+      default: fail(error)
+      }
+      return false
+    }
+  }
+
+  /// Hands everything to the kernel, and copies what it does not take of the gathered pieces.
+  func flush() {
+    sendPieces()
+    drain()
+  }
+
+  private func sendPieces() {
+    var first = 0
+    defer { pieceCount = 0 }
+    while first < pieceCount, failure == nil {
+      do throws(Errno) {
+        let rest = UnsafeBufferPointer(start: pieces + first, count: pieceCount - first)
+        var sent = try UnixSocket.send(socket.raw, gather: rest, dontWait: true)
+        guard sent > 0 else { return settle(from: first, Errno(EAGAIN, "sendmsg")) }
+        bytesSent &+= UInt64(sent)
+        while first < pieceCount, sent >= pieces[first].iov_len {
+          sent -= pieces[first].iov_len
+          first += 1
+        }
+        guard first < pieceCount, sent > 0, let base = pieces[first].iov_base else { continue }
+        pieces[first].iov_base = base + sent
+        pieces[first].iov_len -= sent
+      } catch {
+        settle(from: first, error)
+      }
+    }
+  }
+
+  /// Deals with pieces that could not be sent; leaves none.
+  private func settle(from first: Int, _ error: Errno) {
+    switch error.code {
+    case EAGAIN, ENOBUFS, ENOMEM, EFAULT:
+      // EFAULT: the memory behind a piece is gone. The message must still have its header, and the
+      // size that it announced: reading what is gone finds zeros, see ``MemoryGuard``.
+      keepPieces(from: first)
+    default:
+      fail(error)
+    }
+    pieceCount = 0
+  }
+
+  private func keepPieces(from first: Int) {
+    for index in first..<pieceCount {
+      if let base = pieces[index].iov_base { keep(base, pieces[index].iov_len) }
+    }
+  }
+
+  private func fail(_ error: Errno) {
+    failure = error
+    stage.clear()
+  }
+
+  /// Sends what waits, as far as the socket takes it.
+  func drain() {
+    guard failure == nil, stage.waiting > 0 else { return }
+    do throws(Errno) { bytesSent &+= UInt64(try stage.drain(socket.raw)) } catch { fail(error) }
+  }
+
+  private func keep(_ base: UnsafeRawPointer, _ count: Int) {
+    guard let room = reserve(count) else { return }
+    memcpy(room, base, count)
+  }
+
+  /// Room for bytes behind those that wait; without memory the connection has to go.
+  private func reserve(_ count: Int) -> UnsafeMutableRawPointer? {
+    do throws(Errno) {
+      let room = try stage.reserve(count, for: socket.raw)
+      bytesCopied &+= UInt64(count)
+      return room
+    } catch {
+      fail(error)
+      return nil
+    }
+  }
+}
