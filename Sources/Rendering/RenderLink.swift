@@ -1,0 +1,327 @@
+import Glibc
+import Linux
+import RenderWire
+
+/// What became of a request.
+package enum RenderOutcome: Equatable, Sendable {
+  /// It was run.
+  case done
+  /// The renderer or its library would not; an error number as in errno(3).
+  case refused(UInt32)
+  /// The renderer is gone, and everything in it.
+  case lost
+}
+
+/// The daemon's end of one renderer's socket.
+///
+/// It never waits: what the socket does not take is kept, and every request is answered later, by
+/// its closure, in the event loop's thread. The renderer runs code that a guest may have taken
+/// over: whatever it says that it could not say in its right mind ends the link.
+package final class RenderLink {
+  /// Why a link ended.
+  package enum End: Equatable, Sendable {
+    /// The renderer ended or closed its socket.
+    case closed
+    /// Nothing was answered for so many nanoseconds, as many as an operation or its start may take.
+    case late(UInt64)
+    /// It broke the protocol: how.
+    case broken(String)
+    /// It could not start: why.
+    case unable(String)
+    /// It was asked to.
+    case left
+  }
+
+  /// The renderer can work; called at most once.
+  package var onReady: ((RenderGreeting) -> Void)?
+  /// The link is over, and all requests are answered; called once, not after ``leave()``.
+  package var onEnd: ((End) -> Void)?
+
+  private struct Pending {
+    let id: UInt32
+    let usesRing: Bool
+    let done: (RenderOutcome) -> Void
+  }
+
+  /// A request that the socket has not taken.
+  private struct Outgoing {
+    let header: RenderHeader
+    var payload: [UInt8]
+    /// Its payload belongs into the ring.
+    let goesThroughRing: Bool
+    let gift: SharedFD?
+  }
+
+  private let socket: SharedFD
+  private let loop: EventLoop
+  private let ring: Mapping
+  private var space = RingSpace(size: RenderWire.ringSize)
+  private var token: EventLoop.Token?
+  private var watchdog: LoopTimer?
+  private let deadline: UInt64
+  private var lastID: UInt32 = 0
+  private var pending = Queue<Pending>()
+  private var fences: [UInt32: (RenderOutcome) -> Void] = [:]
+  private var outgoing = Queue<Outgoing>()
+  /// Bytes of payload that the socket or the ring has not taken.
+  package private(set) var bytesWaiting = 0
+  private var isWritable = true
+  private var progressedAt: UInt64 = 0
+  private var isReady = false
+  private var isOver = false
+  private let buffer: UnsafeMutableRawBufferPointer
+
+  /// Most packets that are read before the loop's other descriptors get their turn.
+  private static let batch = 256
+  /// Nanoseconds for a renderer to start, in which it loads Mesa and draws for the first time.
+  private let startDeadline: UInt64
+  /// What may wait before a guest has to.
+  private static let mostWaiting = (bytes: 16 << 20, requests: 2048)
+
+  /// Begins to talk to a renderer that may still be starting.
+  ///
+  /// - Parameters:
+  ///   - socket: the connected SOCK_SEQPACKET socket.
+  ///   - deadline: nanoseconds in which something must be answered while anything is asked.
+  package init(
+    _ socket: consuming OwnedFD, on loop: EventLoop, deadline: UInt64
+  ) throws(Errno) {
+    let file = try MemFD.create(
+      "pinhole-render-ring", size: RenderWire.ringSize, seals: [.shrink, .grow])
+    ring = try Mapping(fd: file.raw, offset: 0, count: RenderWire.ringSize, writable: true)
+    // The renderer can only read it.
+    try MemFD.add([.futureWrite, .seal], to: file.raw)
+    self.socket = SharedFD(socket)
+    self.loop = loop
+    self.deadline = deadline
+    startDeadline = max(60_000_000_000, deadline.multipliedReportingOverflow(by: 6).partialValue)
+    buffer = .allocate(
+      byteCount: RenderWire.mostCapsets * (RenderWire.largestCapset + 64) + 64, alignment: 8)
+    watchdog = LoopTimer(on: loop) { [unowned self] in look() }
+    token = try loop.watch(self.socket.raw, for: .readable) { [unowned self] in served($0) }
+    progressedAt = Clock.now
+    watchdog?.arm(after: startDeadline)
+    send(
+      .setUp(version: RenderWire.version, ringSize: UInt64(RenderWire.ringSize)),
+      gift: SharedFD(file)
+    ) { [unowned self] in
+      if case .refused(let error) = $0 { end(.broken("it refuses the ring (error \(error))")) }
+    }
+  }
+
+  deinit {
+    if let token { loop.unwatch(token) }
+    buffer.deallocate()
+  }
+
+  /// Requests that are not answered yet.
+  package var unanswered: Int { pending.count + fences.count }
+
+  /// So much waits that whoever asks should stop asking for a while.
+  package var isCongested: Bool {
+    bytesWaiting > Self.mostWaiting.bytes || unanswered > Self.mostWaiting.requests
+  }
+
+  /// Asks for something.
+  ///
+  /// - Parameters:
+  ///   - request: not ``RenderRequest/submit(context:_:)``: see ``submit(context:count:filling:_:)``.
+  ///   - gift: the descriptor that travels along.
+  ///   - done: called once, never from inside of this call unless the link is over.
+  package func send(
+    _ request: RenderRequest, gift: SharedFD? = nil, _ done: @escaping (RenderOutcome) -> Void
+  ) {
+    post(request.opcode, request.payload, gift, done)
+  }
+
+  /// Submits commands, which `filling` copies to where they are sent from.
+  ///
+  /// - Parameters:
+  ///   - count: bytes, a multiple of 4, at most ``RenderWire/largestPayload`` less 4.
+  ///   - filling: called before this returns with `count` bytes to be filled.
+  package func submit(
+    context: UInt32, count: Int, filling: (UnsafeMutableRawBufferPointer) -> Void,
+    _ done: @escaping (RenderOutcome) -> Void
+  ) {
+    guard count >= 0, count <= RenderWire.largestPayload - 4 else { return done(.refused(7)) }
+    let payload = [UInt8](unsafeUninitializedCapacity: count + 4) { raw, filled in
+      let bytes = UnsafeMutableRawBufferPointer(raw)
+      bytes.storeBytes(of: context, as: UInt32.self)
+      filling(UnsafeMutableRawBufferPointer(rebasing: bytes[4..<(count + 4)]))
+      filled = count + 4
+    }
+    post(.submit, payload, nil, done)
+  }
+
+  private func post(
+    _ opcode: RenderOpcode, _ payload: [UInt8], _ gift: SharedFD?,
+    _ done: @escaping (RenderOutcome) -> Void
+  ) {
+    guard !isOver else { return done(.lost) }
+    guard payload.count <= RenderWire.largestPayload else { return done(.refused(7)) }
+    lastID &+= 1
+    if unanswered == 0, isReady {
+      progressedAt = Clock.now
+      watchdog?.arm(after: deadline)
+    }
+    let goesThroughRing = payload.count > RenderWire.largestPacket - RenderHeader.size
+    if opcode == .fence {
+      fences[lastID] = done
+    } else {
+      pending.append(Pending(id: lastID, usesRing: goesThroughRing, done: done))
+    }
+    let header = RenderHeader(
+      operation: opcode.rawValue, id: lastID, length: UInt32(payload.count))
+    outgoing.append(
+      Outgoing(header: header, payload: payload, goesThroughRing: goesThroughRing, gift: gift))
+    bytesWaiting += payload.count
+    if outgoing.count == 1 { flush() }
+  }
+
+  /// Sends what the ring and the socket take.
+  private func flush() {
+    while let next = outgoing.first {
+      var header = next.header
+      var payload = next.payload
+      if next.goesThroughRing {
+        guard let start = space.take(payload.count) else { return }
+        payload.withUnsafeBytes { bytes in
+          UnsafeMutableRawBufferPointer(start: ring.base + start, count: bytes.count)
+            .copyMemory(from: bytes)
+        }
+        payload = RingPlace(offset: UInt64(start), count: UInt64(payload.count)).bytes
+        header.flags = RenderHeader.isInRing
+        header.length = UInt32(payload.count)
+      }
+      if let error = transmit(header.packet(payload), next.gift) {
+        // Its place in the ring would be the last one: it takes the same again later.
+        if next.goesThroughRing { space.takeBack() }
+        let isFull = [EAGAIN, EINTR, ENOBUFS].contains(error.code)
+        // What it said before it closed its end is still to be read: that ends the link.
+        return watch(writable: isFull)
+      }
+      bytesWaiting -= next.payload.count
+      _ = outgoing.popFirst()
+    }
+    if !isWritable { watch(writable: false) }
+  }
+
+  private func transmit(_ packet: [UInt8], _ gift: SharedFD?) -> Errno? {
+    packet.withUnsafeBytes { bytes in
+      do throws(Errno) {
+        let gifts = gift.map { [$0.raw] } ?? []
+        _ = try UnixSocket.send(socket.raw, bytes, fds: gifts, dontWait: true)
+        return nil
+      } catch { return error }
+    }
+  }
+
+  private func watch(writable: Bool) {
+    isWritable = !writable
+    guard let token else { return }
+    try? loop.change(token, to: writable ? [.readable, .writable] : .readable)
+  }
+
+  /// Reads what there is now.
+  package func drain() {
+    while !isOver { guard receive() else { return } }
+  }
+
+  private func served(_ events: EventLoop.Events) {
+    if events.contains(.writable) { flush() }
+    for _ in 0..<Self.batch where !isOver {
+      guard receive() else { break }
+    }
+    if !isOver, !outgoing.isEmpty { flush() }
+  }
+
+  /// False when there is nothing more to read.
+  private func receive() -> Bool {
+    var fds: [CInt] = []
+    let got: UnixSocket.Received
+    do throws(Errno) {
+      got = try UnixSocket.receive(socket.raw, into: buffer, fds: &fds, maxFDs: 0, dontWait: true)
+    } catch {
+      // It left without reading all: told once, before what it said last (unix(7)).
+      if error.code == ECONNRESET { return true }
+      if error.code != EAGAIN, error.code != EINTR { end(.closed) }
+      return false
+    }
+    guard got.count > 0 else {
+      end(.closed)
+      return false
+    }
+    let packet = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[0..<got.count])
+    guard !got.truncated, let (id, answer) = RenderAnswer.decode(packet) else {
+      end(.broken("it sends what is no answer"))
+      return false
+    }
+    take(id, answer)
+    return true
+  }
+
+  private func take(_ id: UInt32, _ answer: RenderAnswer) {
+    switch answer {
+    case .ready(let greeting):
+      guard !isReady, greeting.version == RenderWire.version else {
+        return end(.broken("it greets twice, or in version \(greeting.version)"))
+      }
+      isReady = true
+      progress()
+      watchdog?.arm(after: deadline)
+      onReady?(greeting)
+    case .unable(let reason):
+      guard !isReady else { return end(.broken("it cannot start after it has")) }
+      end(.unable(printable(reason)))
+    case .done(let error):
+      guard isReady else { return end(.broken("it answers before it greets")) }
+      let outcome: RenderOutcome = error == 0 ? .done : .refused(error)
+      if let done = fences.removeValue(forKey: id) {
+        progress()
+        done(outcome)
+      } else if let first = pending.first, first.id == id {
+        _ = pending.popFirst()
+        if first.usesRing { space.giveBack() }
+        progress()
+        first.done(outcome)
+      } else {
+        end(.broken("it answers what was not asked"))
+      }
+    }
+  }
+
+  private func progress() { progressedAt = Clock.now }
+
+  private func look() {
+    guard !isOver else { return }
+    let patience = isReady ? deadline : startDeadline
+    guard !isReady || unanswered > 0 else { return }
+    let passed = Clock.now &- progressedAt
+    guard passed < patience else { return end(.late(patience)) }
+    watchdog?.arm(after: patience - passed)
+  }
+
+  /// Text of a renderer's for the log.
+  private func printable(_ text: [UInt8]) -> String {
+    String(
+      decoding: text.map { (0x20..<0x7f).contains($0) ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
+  }
+
+  /// Ends the link from this side: what waits is answered as lost.
+  package func leave() { end(.left) }
+
+  private func end(_ reason: End) {
+    guard !isOver else { return }
+    isOver = true
+    watchdog?.disarm()
+    if let token { loop.unwatch(token) }
+    token = nil
+    _ = shutdown(socket.raw, CInt(SHUT_RDWR))
+    while outgoing.popFirst() != nil {}
+    bytesWaiting = 0
+    while let next = pending.popFirst() { next.done(.lost) }
+    let waiting = fences.keys.sorted()
+    for id in waiting { fences.removeValue(forKey: id)?(.lost) }
+    if reason != .left { onEnd?(reason) }
+  }
+}

@@ -1,0 +1,209 @@
+import Glibc
+import Linux
+import RenderWire
+import Rendering
+import Testing
+
+/// The far end of a link, which says what it likes.
+private final class Liar {
+  let loop: EventLoop
+  let link: RenderLink
+  private let far: OwnedFD
+  private(set) var end: RenderLink.End?
+  private(set) var outcomes: [RenderOutcome] = []
+
+  init(deadline: UInt64 = 60_000_000_000) throws {
+    loop = try EventLoop()
+    let pair = try UnixSocket.Pair(.seqpacket)
+    far = try pair.second.duplicate()
+    link = try RenderLink(try pair.first.duplicate(), on: loop, deadline: deadline)
+    link.onEnd = { [unowned self] in end = $0 }
+  }
+
+  func say(_ bytes: [UInt8], gifts: [CInt] = []) throws {
+    _ = try bytes.withUnsafeBytes { try UnixSocket.send(far.raw, $0, fds: gifts) }
+    for _ in 0..<3 { try loop.turn(timeout: 0) }
+  }
+
+  func greet() throws {
+    let greeting = RenderGreeting(isRecent: true, capsets: [])
+    try say(RenderAnswer.ready(greeting).packet(id: 0))
+    try say(RenderAnswer.done(error: 0).packet(id: 1))
+  }
+
+  func ask(_ request: RenderRequest) {
+    link.send(request) { [unowned self] in outcomes.append($0) }
+  }
+
+  /// The next request that arrived, and how many descriptors came with it.
+  func next() throws -> (header: RenderHeader, fds: Int)? {
+    var fds: [CInt] = []
+    var bytes = [UInt8](repeating: 0, count: RenderWire.largestPacket)
+    let count = try bytes.withUnsafeMutableBytes { buffer in
+      try UnixSocket.receive(far.raw, into: buffer, fds: &fds, dontWait: true).count
+    }
+    for fd in fds { close(fd) }
+    return bytes.prefix(count).withUnsafeBytes { RenderHeader($0) }.map { ($0, fds.count) }
+  }
+}
+
+@Suite struct LyingRendererTests {
+  private static let ready = RenderAnswer.ready(RenderGreeting(isRecent: true, capsets: []))
+    .packet(id: 0)
+
+  @Test(arguments: [
+    [], [1, 2, 3], Array(repeating: 0xff, count: 16), Array(repeating: 0, count: 4096),
+    RenderAnswer.done(error: 0).packet(id: 1) + [0],
+    RenderAnswer.ready(RenderGreeting(version: 9, isRecent: true, capsets: [])).packet(id: 0),
+    RenderAnswer.done(error: 0).packet(id: 1),
+  ])
+  func nonsenseInsteadOfAGreetingEndsTheLink(_ bytes: [UInt8]) throws {
+    let liar = try Liar()
+    liar.ask(.fence)
+    try liar.say(bytes)
+    #expect(liar.end != nil)
+    #expect(liar.outcomes == [.lost])
+  }
+
+  @Test(arguments: [
+    RenderAnswer.done(error: 0).packet(id: 3), RenderAnswer.done(error: 0).packet(id: 0),
+    RenderAnswer.done(error: 0).packet(id: 99), ready, RenderAnswer.unable([65]).packet(id: 0),
+  ])
+  func answersOutOfTurnEndTheLink(_ bytes: [UInt8]) throws {
+    let liar = try Liar()
+    try liar.greet()
+    liar.ask(.dropFile(1))
+    liar.ask(.dropFile(2))
+    try liar.say(bytes)
+    #expect(liar.end != nil)
+    #expect(liar.outcomes == [.lost, .lost])
+  }
+
+  @Test func answersTwiceEndTheLink() throws {
+    let liar = try Liar()
+    try liar.greet()
+    liar.ask(.fence)
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 2))
+    #expect(liar.outcomes == [.done])
+    #expect(liar.end == nil)
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 2))
+    #expect(liar.end == .broken("it answers what was not asked"))
+  }
+
+  @Test func surplusDescriptorsEndTheLinkAndAreClosed() throws {
+    let liar = try Liar()
+    try liar.greet()
+    liar.ask(.fence)
+    let gift = try MemFD.create("gift", size: 4096)
+    let before = (0..<CInt(512)).count { fcntl($0, F_GETFD) >= 0 }
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 2), gifts: [gift.raw, gift.raw])
+    #expect(liar.end == .broken("it sends what is no answer"))
+    #expect((0..<CInt(512)).count { fcntl($0, F_GETFD) >= 0 } <= before)
+  }
+
+  @Test func fencesMayBeAnsweredOutOfOrder() throws {
+    let liar = try Liar()
+    try liar.greet()
+    var order: [String] = []
+    liar.link.send(.fence) { _ in order.append("fence") }
+    liar.link.send(.dropFile(1)) { _ in order.append("drop") }
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 3))
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 2))
+    #expect(order == ["drop", "fence"])
+    #expect(liar.link.unanswered == 0)
+  }
+
+  @Test func theReasonIsPrintable() throws {
+    let liar = try Liar()
+    try liar.say(RenderAnswer.unable([65, 27, 10, 0xff, 66]).packet(id: 0))
+    #expect(liar.end == .unable("A???B"))
+  }
+
+  /// It may be gone before anything was sent to it: what it said first counts.
+  @Test func theReasonIsReadAlsoFromOneThatIsGone() throws {
+    let loop = try EventLoop()
+    let near: OwnedFD
+    do {
+      let pair = try UnixSocket.Pair(.seqpacket)
+      near = try pair.first.duplicate()
+      let packet = RenderAnswer.unable(Array("no GL".utf8)).packet(id: 0)
+      _ = try packet.withUnsafeBytes { try UnixSocket.send(pair.second.raw, $0) }
+    }
+    let link = try RenderLink(near, on: loop, deadline: 60_000_000_000)
+    var end: RenderLink.End?
+    link.onEnd = { end = $0 }
+    try loop.turn(timeout: 1000)
+    #expect(end == .unable("no GL"))
+  }
+
+  /// The same where it left what was asked unread.
+  @Test func theReasonIsReadBehindAReset() throws {
+    let loop = try EventLoop()
+    let link: RenderLink
+    do {
+      let pair = try UnixSocket.Pair(.seqpacket)
+      link = try RenderLink(try pair.first.duplicate(), on: loop, deadline: 60_000_000_000)
+      let packet = RenderAnswer.unable(Array("no GL".utf8)).packet(id: 0)
+      _ = try packet.withUnsafeBytes { try UnixSocket.send(pair.second.raw, $0) }
+    }
+    var end: RenderLink.End?
+    link.onEnd = { end = $0 }
+    link.drain()
+    #expect(end == .unable("no GL"))
+  }
+
+  /// What nobody reads is kept, in order, and asks for patience.
+  @Test func aFullSocketLosesNothing() throws {
+    let liar = try Liar()
+    try liar.greet()
+    var answered: [Int] = []
+    let bytes = [UInt8](repeating: 7, count: 60 << 10)
+    for index in 0..<400 {
+      liar.link.submit(
+        context: 1, count: bytes.count, filling: { $0.copyBytes(from: bytes) },
+        { _ in answered.append(index) })
+    }
+    #expect(liar.link.isCongested)
+    var last: UInt32 = 0
+    while answered.count < 400, liar.end == nil {
+      guard let (header, _) = try? liar.next() else {
+        try liar.loop.turn(timeout: 100)
+        continue
+      }
+      #expect(header.id == last + 1)
+      last = header.id
+      if header.id > 1 { try liar.say(RenderAnswer.done(error: 0).packet(id: header.id)) }
+    }
+    #expect(answered == Array(0..<400))
+    #expect(!liar.link.isCongested)
+  }
+
+  @Test func descriptorsTravelWithTheirRequests() throws {
+    let liar = try Liar()
+    let first = try #require(try liar.next())
+    #expect(first.header.operation == RenderOpcode.setUp.rawValue)
+    #expect(first.fds == 1)
+    try liar.greet()
+    let file = SharedFD(try MemFD.create("file", size: 4096))
+    liar.link.send(.addFile(1, size: 4096), gift: file) { _ in }
+    #expect(try liar.next()?.fds == 1)
+  }
+
+  @Test func silenceEndsAtTheDeadline() throws {
+    let liar = try Liar(deadline: 20_000_000)
+    try liar.greet()
+    liar.ask(.fence)
+    while liar.end == nil { try liar.loop.turn(timeout: 1000) }
+    #expect(liar.end == .late(20_000_000))
+    #expect(liar.outcomes == [.lost])
+  }
+
+  @Test func leavingLosesWhatWaitsAndSaysNothing() throws {
+    let liar = try Liar()
+    try liar.greet()
+    liar.ask(.fence)
+    liar.link.leave()
+    #expect(liar.outcomes == [.lost])
+    #expect(liar.end == nil)
+  }
+}
