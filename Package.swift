@@ -16,13 +16,33 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
   .testTarget(name: name, dependencies: dependencies, swiftSettings: settings)
 }
 
+let arguments: Target.Dependency = .product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+
+/// A program of its own that `pinhole NAME` starts.
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(
+    name: name, dependencies: dependencies + ["Command", "Sandbox", "Linux", log, arguments],
+    swiftSettings: settings)
+}
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+/// `make build` tells; a package without history does not know.
+let commit: [CSetting] =
+  Context.environment["PINHOLE_COMMIT"].map { [.define("PINHOLE_COMMIT", to: "\"\($0)\"")] } ?? []
 
 let package = Package(
   name: "pinhole",
   products: [
     .executable(name: "pinhole", targets: ["pinhole"]),
+    .executable(name: "pinhole-guest", targets: ["pinhole-guest"]),
+    .executable(name: "pinhole-vnc", targets: ["pinhole-vnc"]),
+    .executable(name: "pinhole-wayland", targets: ["pinhole-wayland"]),
     .library(name: "PinholeFrames", targets: ["PinholeFrames"]),
+    .executable(name: "pinhole-input", targets: ["pinhole-input"]),
+    .executable(name: "pinhole-pipewire", targets: ["pinhole-pipewire"]),
+    .executable(name: "pinhole-gst", targets: ["pinhole-gst"]),
+    .library(name: "PinholeInput", targets: ["PinholeInput"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -31,79 +51,228 @@ let package = Package(
   targets: [
     .target(name: "CLinux", cSettings: [.define("_GNU_SOURCE")]),
     .target(name: "PinholeProtocol", path: "Protocol", publicHeadersPath: "include"),
+    .target(name: "CVersion", cSettings: commit),
     room("Linux", ["CLinux"]),
-    room("GuestMemory", ["Linux", "CLinux", log]),
+    room("Pixels", []),
+    room("GuestMemory", ["Linux", "CLinux"]),
     .systemLibrary(
       name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     room("Sandbox", ["CSeccomp", "Linux", "CLinux"]),
+    room("Monitoring", ["Linux"]),
+    room("Command", ["CVersion", "Sandbox", "Linux", "CLinux", log, arguments]),
     room("Virtqueue", ["GuestMemory", "Linux"]),
     room("VhostUser", ["Virtqueue", "GuestMemory", "Linux", "CLinux", log]),
-    room("Buffers", ["GuestMemory", "Linux", "CLinux", log]),
-    room("Fences", ["Buffers", "Linux", "CLinux"]),
+    room("Fences", ["Linux", "CLinux"]),
+    room("Buffers", ["Fences", "Pixels", "GuestMemory", "Linux", "CLinux", log]),
+    room("GPUCommands", ["Pixels"]),
+    room("Scene", ["Buffers", "Fences", "Pixels", "Linux"]),
     room(
       "VirtioGPU",
-      ["Fences", "Buffers", "VhostUser", "Virtqueue", "GuestMemory", "Linux", log]
+      [
+        "GPUCommands", "Scene", "Fences", "Buffers", "Pixels", "Virtqueue", "GuestMemory", "Linux",
+        log,
+      ]
     ),
     room(
-      "Display",
+      "QEMUDisplay", ["Scene", "Fences", "Buffers", "Pixels", "Linux", "CLinux", log]),
+    room(
+      "FrameServer",
       [
-        "VirtioGPU", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", "FrameWire",
+        "Scene", "Fences", "Buffers", "Pixels", "Linux", "FrameProtocol",
         "PinholeProtocol", log,
       ]),
-    room("FrameWire", ["PinholeProtocol"]),
+    room("FrameProtocol", ["PinholeProtocol", "Pixels"]),
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
-    room("Pictures", ["CPNG"]),
+    room("Pictures", ["Pixels", "CPNG"]),
     .systemLibrary(name: "CDrm", pkgConfig: "libdrm", providers: [.apt(["libdrm-dev"])]),
     room("KMS", ["CDrm", "Linux"]),
-    room("PinholeFrames", ["FrameWire", "PinholeProtocol", "Linux", "CLinux"]),
-    room("FakeGuest", ["PinholeFrames", "Linux", "CLinux"]),
+    room(
+      "PinholeFrames", ["FrameProtocol", "PinholeProtocol", "Pixels", "Linux", "CLinux"]),
+    room("PinholeInput", ["PinholeProtocol", "Linux"]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
+      name: "CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
+    .systemLibrary(name: "CXKB", pkgConfig: "xkbcommon", providers: [.apt(["libxkbcommon-dev"])]),
+    room("RFB", ["CZlib", "CTurboJPEG"]),
+    room("VirtioInput", ["PinholeInput", "Virtqueue", "Linux", log]),
+    room("InputControl", ["VirtioInput", "PinholeInput", "PinholeProtocol", "Linux", log]),
+    room("Bridge", ["PinholeFrames", "PinholeProtocol", "Pixels", "Linux", log]),
+    room("GStreamerBridge", ["Bridge", "PinholeFrames", "Linux", log]),
+    program(
+      "pinhole-input",
+      ["InputControl", "VirtioInput", "PinholeInput", "VhostUser", "GuestMemory"]),
+    .systemLibrary(
+      name: "CPipeWireSystem", pkgConfig: "libpipewire-0.3",
+      providers: [.apt(["libpipewire-0.3-dev"])]),
+    .target(name: "CPipeWire", dependencies: ["CPipeWireSystem"]),
+    room("PipeWireBridge", ["Bridge", "CPipeWire", "PinholeFrames", "Pixels", "Linux", log]),
+    program("pinhole-pipewire", ["PipeWireBridge"]),
+    program("pinhole-gst", ["GStreamerBridge"]),
+    room("FakeGuest", ["PinholeFrames", "Pixels", "Linux", "CLinux"]),
+    room(
+      "Daemon",
+      [
+        "QEMUDisplay", "FrameServer", "Rendering", "VirtioGPU", "Scene", "VhostUser", "Fences",
+        "Buffers", "GuestMemory", "Pixels", "Sandbox", "Monitoring", "Command", "Linux", "CLinux",
+        log,
+      ]),
+    room(
+      "Doctor",
+      [
+        "Daemon", "Monitoring", "QEMUDisplay", "Rendering", "Buffers", "GuestMemory", "Sandbox",
+        "Command", "Linux", "CLinux",
+      ]
+    ),
+    room(
+      "Conformance",
+      [
+        "PinholeFrames", "FrameProtocol", "PinholeProtocol", "Fences", "Pixels", "Command", "Linux",
+        "CLinux",
+      ]),
+    room("KMSView", ["KMS", "PinholeFrames", "PinholeProtocol", "Pixels", "Command", "Linux"]),
+    room(
+      "Sharing",
+      [
+        "FrameServer", "PinholeFrames", "FrameProtocol", "Scene", "Buffers", "Pixels", "Linux", log,
+      ]),
     .executableTarget(
       name: "pinhole",
       dependencies: [
-        "FakeGuest", "PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Display",
-        "KMS", "VirtioGPU", "VhostUser", "Fences", "Buffers",
-        "GuestMemory", "Sandbox", "Linux", "CLinux", log,
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Daemon", "Doctor", "Conformance", "KMSView", "Sharing", "PinholeFrames", "FrameProtocol",
+        "PinholeProtocol", "Pictures", "Pixels", "QEMUDisplay", "FrameServer", "KMS", "VirtioGPU",
+        "Scene", "Fences", "Buffers", "GuestMemory", "Sandbox", "Monitoring", "Command", "Linux",
+        log, arguments,
       ], swiftSettings: settings),
-    tests("LinuxTests", ["Linux"]),
+    .executableTarget(
+      name: "pinhole-guest",
+      dependencies: [
+        "FakeGuest", "Buffers", "GuestMemory", "Pictures", "Pixels", "Command", "Linux", arguments,
+      ], swiftSettings: settings),
+    tests("LinuxTests", ["Linux", "CLinux"]),
+    room(
+      "VNC",
+      ["RFB", "CXKB", "PinholeFrames", "PinholeInput", "PinholeProtocol", "Pixels", "Linux", log]),
+    .executableTarget(
+      name: "pinhole-vnc", dependencies: ["VNC", "Command", "Sandbox", "Linux", log, arguments],
+      swiftSettings: settings),
+    .target(name: "CWayland", linkerSettings: [.linkedLibrary("wayland-client")]),
+    room("WaylandView", ["CWayland", "PinholeFrames", "PinholeInput", "Pixels", "Linux", log]),
+    .executableTarget(
+      name: "pinhole-wayland",
+      dependencies: ["WaylandView", "Command", "Sandbox", "Linux", log, arguments],
+      swiftSettings: settings),
+    tests("VNCTests", ["VNC", "RFB", "PinholeInput", "Linux"]),
+    tests("RFBTests", ["RFB", "CZlib", "CTurboJPEG"]),
     .executableTarget(
       name: "sandbox-probe", dependencies: ["Sandbox", "Linux", "CLinux"],
       path: "Tests/SandboxProbe", swiftSettings: settings),
-    tests("SandboxTests", ["sandbox-probe", "pinhole", "Sandbox", "FakeGuest", "Linux", "CLinux"]),
+    tests(
+      "SandboxTests",
+      [
+        "sandbox-probe", "pinhole", "Monitoring", "Daemon", "Doctor", "Buffers", "GuestMemory",
+        "Sandbox",
+        "FakeGuest", "Linux", "CLinux",
+      ]),
+    tests("MonitoringTests", ["Monitoring", "Linux"]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
-    tests("BuffersTests", ["Buffers", "GuestMemory", "Linux"]),
+    tests("PixelsTests", ["Pixels", "VirtioGPU"]),
+    tests("FrameProtocolTests", ["FrameProtocol", "PinholeProtocol", "Pixels"]),
+    tests("BuffersTests", ["Buffers", "Fences", "Pixels", "GuestMemory", "Linux"]),
+    tests("SceneTests", ["Scene", "Buffers", "Fences", "Pixels", "Linux"]),
     tests("FencesTests", ["Fences", "Linux"]),
+    tests("GPUCommandsTests", ["GPUCommands", "Pixels"]),
     tests(
       "VirtioGPUTests",
       [
-        "AllocationCounter", "VirtioGPU", "FakeGuest", "Fences", "Buffers", "GuestMemory",
-        "VhostUser", "Linux", log,
+        "AllocationCounter", "VirtioGPU", "GPUCommands", "Scene", "FakeGuest", "Fences",
+        "Buffers", "Pixels", "GuestMemory", "VhostUser", "Linux", log,
       ]),
     tests(
-      "DisplayTests",
+      "QEMUDisplayTests",
       [
-        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "Fences",
-        "Buffers",
-        "Linux", "CLinux", log,
+        "QEMUDisplay", "Scene", "VirtioGPU", "FakeGuest", "Fences", "Buffers", "Pixels", "Linux",
+        "CLinux", log,
       ]),
     tests(
-      "PinholeFramesTests", ["PinholeFrames", "FrameWire", "PinholeProtocol", "Pictures", "Linux"]),
+      "FrameServerTests",
+      [
+        "FrameServer", "Scene", "FakeGuest", "PinholeFrames", "FrameProtocol", "PinholeProtocol",
+        "Fences", "Buffers", "Pixels", "Linux", "CLinux", log,
+      ]),
+    tests(
+      "VirtioInputTests",
+      [
+        "pinhole-input", "InputControl", "VirtioInput", "PinholeInput", "PinholeProtocol",
+        "FakeGuest", "Linux",
+      ]),
+    tests(
+      "PinholeFramesTests",
+      ["PinholeFrames", "FrameProtocol", "PinholeProtocol", "Pictures", "Pixels", "Linux"]),
     tests(
       "FakeGuestTests",
-      ["FakeGuest", "pinhole", "VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),
+      [
+        "FakeGuest", "FrameProtocol", "PinholeFrames", "pinhole", "pinhole-guest", "Doctor",
+        "Command",
+        "VhostUser", "Virtqueue", "GuestMemory", "Pixels", "Linux", log,
+      ]),
+    tests(
+      "AttackTests",
+      [
+        "FakeGuest", "PinholeFrames", "PinholeProtocol", "pinhole", "VhostUser", "GuestMemory",
+        "Linux", "CLinux",
+      ]),
+    .executableTarget(
+      name: "pinhole-bench",
+      dependencies: [
+        "Command", "FakeGuest", "PinholeFrames", "GuestMemory", "Rendering", "RenderWire", "CVirgl",
+        "Linux", "CLinux", "Pixels",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], path: "bench/Sources", swiftSettings: settings),
     .executableTarget(name: "puncher", path: "Tests/Puncher"),
+    .executableTarget(
+      name: "frame-reader", dependencies: ["PinholeFrames", "Pixels", "Linux"],
+      path: "Tests/FrameReader", swiftSettings: settings),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     tests(
       "KernelTests",
       [
-        "puncher", "AllocationCounter", "pinhole", "FakeGuest", "PinholeFrames", "Buffers",
-        "GuestMemory", "Linux", "CLinux", "Display", "Fences", "KMS", "VhostUser", "VirtioGPU", log,
+        "puncher", "frame-reader", "AllocationCounter", "pinhole", "pinhole-guest",
+        "pinhole-renderer", "Conformance", "Daemon", "Command", "FakeGuest", "RenderWire",
+        "PinholeFrames", "Buffers", "Pixels", "GuestMemory", "Linux", "CLinux", "FrameServer",
+        "Scene", "Fences", "KMS", "VhostUser", "VirtioGPU", log,
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
   ],
   swiftLanguageModes: [.v6]
 )
+
+// OpenGL for guests: the only program that loads libvirglrenderer and Mesa, which it does when it
+// runs, and the daemon's side of it.
+package.targets += [
+  .target(name: "CVirgl", cSettings: [.define("_GNU_SOURCE")]),
+  room("RenderWire", []),
+  room(
+    "Rendering",
+    [
+      "RenderWire", "VirtioGPU", "GPUCommands", "Buffers", "Pixels", "GuestMemory", "Linux",
+      "CLinux", log,
+    ]),
+  .executableTarget(
+    name: "pinhole-renderer",
+    dependencies: [
+      "CVirgl", "RenderWire", "Sandbox", "Linux", "CLinux",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
+    ], swiftSettings: settings),
+  tests(
+    "RenderingTests",
+    [
+      "pinhole-renderer", "Rendering", "RenderWire", "VirtioGPU", "GPUCommands", "Buffers",
+      "Pixels", "GuestMemory", "FakeGuest", "PinholeFrames", "FrameProtocol", "Linux", "CLinux",
+      log,
+    ]),
+]
 
 // Tests/fuzz sets this and the compiler's coverage flags; other builds do not see the target.
 if Context.environment["PINHOLE_FUZZ"] != nil {
@@ -111,8 +280,11 @@ if Context.environment["PINHOLE_FUZZ"] != nil {
     .executableTarget(
       name: "pinhole-fuzz",
       dependencies: [
-        "Display", "PinholeFrames", "FrameWire", "PinholeProtocol", "VirtioGPU", "VhostUser",
-        "Virtqueue", "Fences", "Buffers", "GuestMemory", "Linux", "CLinux", log,
+        "RFB", "InputControl", "VirtioInput", "PinholeInput", "QEMUDisplay", "FrameServer", "Scene",
+        "PinholeFrames", "FrameProtocol",
+        "PinholeProtocol", "VirtioGPU", "GPUCommands", "VhostUser", "Virtqueue", "Fences",
+        "Buffers", "Pixels",
+        "GuestMemory", "Rendering", "RenderWire", "Linux", "CLinux", log,
       ],
       path: "Fuzz/Sources", swiftSettings: settings, linkerSettings: [.linkedLibrary("stdc++")]))
 }

@@ -37,7 +37,7 @@ static void say(int sock, const void *message, size_t size)
 		fail("send");
 }
 
-/* Receives one packet and at most one descriptor, -1 if none came. */
+/* Receives one packet and its first descriptor, -1 if none came. */
 static size_t listen_to(int sock, void *packet, size_t room, int *fd)
 {
 	union {
@@ -53,10 +53,11 @@ static size_t listen_to(int sock, void *packet, size_t room, int *fd)
 	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		fail("recvmsg");
-	*fd = -1;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
-		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-			memcpy(fd, CMSG_DATA(c), sizeof *fd);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	int *fds = c ? (int *)CMSG_DATA(c) : NULL;
+	*fd = c ? fds[0] : -1;
+	for (size_t i = 1; c && CMSG_LEN((i + 1) * sizeof *fds) <= c->cmsg_len; i++)
+		close(fds[i]); /* of an optional message */
 	return msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? 0 : (size_t)n;
 }
 

@@ -31,6 +31,8 @@
  *   A type with PINHOLE_OPTIONAL set that the receiver does not know is ignored, and its
  *   descriptors are closed. Any other unknown type is an error: neither side sends a message of
  *   a feature that was not agreed on.
+ *
+ * Keys and pointers go another way: pinhole_input.h.
  */
 #ifndef PINHOLE_FRAMES_H
 #define PINHOLE_FRAMES_H
@@ -55,7 +57,11 @@ extern "C" {
 #define PINHOLE_MAX_FDS 4 /* with one message */
 #define PINHOLE_NAME_SIZE 32
 #define PINHOLE_TEXT_SIZE 104
+#define PINHOLE_MAX_SIZE 16384u /* pixels across and down of a buffer or an output */
+#define PINHOLE_MAX_STRIDE (1u << 18) /* bytes from row to row of a buffer */
+#define PINHOLE_MAX_BYTES (1ull << 33) /* of a buffer's memory */
 #define PINHOLE_MAX_CURSOR 512u /* pixels across and down */
+#define PINHOLE_MAX_CURSOR_BYTES (1u << 22) /* of a cursor's memfd */
 #define PINHOLE_NO_FIELD 0xffffffffu
 
 enum pinhole_message {
@@ -93,6 +99,10 @@ struct pinhole_header {
 #define PINHOLE_FEATURE_ALIGNMENT (1ull << 2)
 /* The consumer can be given nothing but read-only copies. */
 #define PINHOLE_FEATURE_COPY_ONLY (1ull << 3)
+/* A DMABUF may be a GPU's image: any format and modifier, several planes and descriptors. */
+#define PINHOLE_FEATURE_MODIFIERS (1ull << 4)
+/* All copies that a picture's frames may be in are told before the first frame; needs COPY_ONLY. */
+#define PINHOLE_FEATURE_POOL (1ull << 5)
 
 /* Flags of CONSUMER_HELLO. */
 /* Offer no dma-buf; needs PINHOLE_FEATURE_COPY_ONLY, without which the answer is an ERROR. */
@@ -169,8 +179,8 @@ struct pinhole_buffer_add {
 	uint32_t flags; /* PINHOLE_BUFFER_* */
 	uint64_t modifier; /* DRM_FORMAT_MOD_*; 0, linear, for everything the CPU may map */
 	uint64_t size; /* bytes of the memory; every descriptor is at least as long */
-	uint32_t num_planes; /* 1 to PINHOLE_MAX_PLANES; 1 in version 1 */
-	uint32_t num_fds; /* 1 to num_planes; 1 in version 1 */
+	uint32_t num_planes; /* 1; with PINHOLE_FEATURE_MODIFIERS up to PINHOLE_MAX_PLANES */
+	uint32_t num_fds; /* 1; with PINHOLE_FEATURE_MODIFIERS up to num_planes */
 	struct pinhole_plane planes[PINHOLE_MAX_PLANES]; /* zero from num_planes on */
 };
 
@@ -242,6 +252,7 @@ enum pinhole_remove_reason {
 	PINHOLE_REMOVE_MEMORY = 5, /* the guest memory under it was unplugged */
 	PINHOLE_REMOVE_UNUSED = 6, /* nothing shows it; it may be added again */
 	PINHOLE_REMOVE_SHUTDOWN = 7, /* the producer ends */
+	PINHOLE_REMOVE_TIMEOUT = 8, /* this consumer kept a frame of it for too long */
 };
 
 /* Let go of the memory: unmap it, drop imports, close descriptors, answer BUFFER_CLOSED. */
@@ -258,9 +269,10 @@ struct pinhole_buffer_remove {
 #define PINHOLE_CURSOR_IMAGE (1u << 1) /* a new image comes with the message */
 
 /*
- * The cursor of an output. With IMAGE a memfd sealed with F_SEAL_SHRINK and F_SEAL_WRITE holds
- * width by height pixels, alpha premultiplied; without it, width to size are zero and the last
- * image of this output stays. No answer is due.
+ * The cursor of an output. With IMAGE a memfd sealed with F_SEAL_SHRINK holds width by
+ * height pixels, alpha premultiplied, to be copied at once: its memory is used again for another
+ * image a second later or more. Without IMAGE, width to size are zero and the last image of this
+ * output stays. No answer is due.
  */
 struct pinhole_cursor {
 	struct pinhole_header header;

@@ -1,3 +1,5 @@
+import Linux
+
 /// What the buffers did since the start.
 public struct BufferCounters: Sendable {
   /// Checks of a buffer against its witness.
@@ -24,8 +26,13 @@ public struct BufferCounters: Sendable {
   public internal(set) var unpins: UInt64 = 0
   /// Bytes of guest memory in dma-bufs that this process holds now.
   public internal(set) var pinnedBytes: UInt64 = 0
+  /// dma-bufs that were taken back and that others still hold.
+  public internal(set) var kept: UInt64 = 0
   /// Bytes in the generations on offer now.
   public internal(set) var exportedBytes: UInt64 = 0
+  /// How long it took to make a buffer anew after a discard.
+  public internal(set) var rebuildTimes = Durations(
+    bounds: [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000])
   /// How often each reason led to a copy; see ``fallbacks(_:)``.
   private var reasons = [UInt64](repeating: 0, count: CopyReason.Kind.allCases.count)
 

@@ -1,5 +1,6 @@
 import GuestMemory
 import Linux
+import Pixels
 
 /// What a udmabuf over a picture's pages takes, decided without asking the kernel.
 public struct BufferPlan {

@@ -1,19 +1,33 @@
 import GuestMemory
 import Linux
 import Logging
+import Pixels
 
 /// Makes buffers over guest pages, and finds out when their pages are no longer the guest's.
 ///
-/// Belongs to one thread. The caller checks a buffer before each frame that shows it, and all of
-/// them at an interval while ``hasExports``.
+/// Belongs to one thread. The caller looks at a buffer before each frame that shows it, and at an
+/// interval for as long as anybody may read it.
 public final class BufferStore {
-  /// What a check found.
+  /// What a look at a buffer's pages found.
+  public enum Finding: ~Copyable {
+    /// The pages are the guest's.
+    case intact
+    /// Pages were discarded, so that the buffer has no present generation any more; the proof that
+    /// the last one was revoked is what ``rebuild(_:)`` takes.
+    case discarded(Revocation, pages: Int)
+    /// Nobody can tell whose the pages are: as for discarded ones, and it cannot be rebuilt.
+    case unknown(Revocation, CopyReason)
+    /// More pages were discarded since the last report, and nothing is done about it.
+    case reported(OfferedBuffer, pages: Int, [PageSpan])
+  }
+
+  /// What a check found and did.
   public enum CheckResult {
     /// The pages are the guest's.
     case intact
-    /// Pages were discarded. Withdraw `old` from every consumer, then offer `new`.
+    /// Pages were discarded; `new` took the place of `old`.
     case replaced(old: OfferedBuffer, new: OfferedBuffer, pages: Int)
-    /// Pages were discarded and no buffer could be made again: withdraw `old` and show copies.
+    /// Pages were discarded and no buffer could be made again: show copies.
     case lost(old: OfferedBuffer, CopyReason)
     /// More pages were discarded since the last report, and nothing is done about it.
     case reported(OfferedBuffer, pages: Int, [PageSpan])
@@ -40,13 +54,15 @@ public final class BufferStore {
 
   /// Bytes of guest memory that may be in dma-bufs.
   public var pinBudget = BufferStore.defaultPinBudget
+  /// Keeps account of pages that others hold on to; without it they count as free.
+  public var leftovers: Leftovers?
   /// What follows a discard.
   public var onDiscard = DiscardResponse.republish
   /// Whether an unchanged file is taken for one without discards, where the kernel allows that.
   public var usesGate = true
   /// Lets tests discard pages in the middle of a build.
   package var onStep: ((Step) -> Void)?
-  private let device: Result<UdmabufDevice, CopyReason>
+  let device: Result<UdmabufDevice, CopyReason>
   private let keeper: Result<WitnessKeeper, WitnessError>
   private let account = PinAccount()
   private var counted = BufferCounters()
@@ -73,8 +89,8 @@ public final class BufferStore {
   /// Bytes of guest memory in dma-bufs that this process holds.
   public var pinnedBytes: UInt64 { account.bytes }
 
-  /// Whether any buffer shows guest pages, so that ``checkAll(_:)`` has something to do.
-  public var hasExports: Bool { !buffers.isEmpty }
+  /// Whether any buffer shows guest pages.
+  package var hasExports: Bool { !buffers.isEmpty }
 
   /// What was done so far.
   public var counters: BufferCounters {
@@ -82,15 +98,30 @@ public final class BufferStore {
     all.pins = account.pins
     all.unpins = account.unpins
     all.pinnedBytes = account.bytes
+    all.kept = UInt64(leftovers?.count ?? 0)
     all.exportedBytes = buffers.reduce(0) { $0 &+ $1.size }
     return all
   }
+
+  /// The buffers over guest pages that are on offer, oldest first.
+  public var reports: [BufferReport] { buffers.map(BufferReport.init) }
 
   /// Whether checks look at the times of the guest's files before they look at its pages.
   public var hasGate: Bool { usesGate && timesAreExact }
 
   /// The detector in use, nil without a witness.
   public var detector: Detector? { try? keeper.get().detector }
+
+  /// What stands in the way of a buffer over guest pages, as far as that can be told without
+  /// making one; nil if nothing does.
+  public func obstacle(layout: PixelLayout, ranges: [FileRange]) -> CopyReason? {
+    do throws(CopyReason) {
+      let device = try device.get()
+      do throws(WitnessError) { _ = try keeper.get() } catch { throw reason(error) }
+      _ = try BufferPlan(layout: layout, ranges: ranges, limits: device.limits)
+      return nil
+    } catch { return error }
+  }
 
   /// Makes the first generation of a buffer over guest pages.
   ///
@@ -137,6 +168,7 @@ public final class BufferStore {
   }
 
   private func checkBudget(adding bytes: UInt64, insteadOf old: UInt64 = 0) throws(CopyReason) {
+    if leftovers?.isFull == true { throw .notLetGo(Leftovers.most) }
     let (sum, overflow) = account.bytes.addingReportingOverflow(bytes)
     guard !overflow, sum &- min(old, sum) <= pinBudget else {
       throw .overPinBudget(bytes: bytes, pinned: account.bytes, budget: pinBudget)
@@ -177,7 +209,7 @@ public final class BufferStore {
     let device = try device.get()
     for attempt in 0..<Self.maxAttempts {
       if attempt > 0 { counted.retries &+= 1 }
-      guard try ready(buffer, wereArmed: attempt == 0 && buffer.current != nil) else { continue }
+      guard try ready(buffer, wereArmed: attempt == 0 && buffer.generation > 0) else { continue }
       onStep?(.create)
       let fd: OwnedFD
       do throws(Errno) { fd = try device.create(buffer.ranges) } catch { throw .failed(error) }
@@ -191,6 +223,7 @@ public final class BufferStore {
         id: buffer.id, generation: buffer.generation, layout: buffer.layout, size: buffer.size,
         fd: SharedFD(fd), memory: .guestPages)
       offered.pin = pin
+      offered.leftovers = leftovers
       return offered
     }
     throw .discardsOutran
@@ -254,10 +287,11 @@ public final class BufferStore {
     return count
   }
 
-  /// Finds out whether a buffer still shows the guest's pages, and rebuilds it if it may not.
+  /// Finds out whether a buffer still shows the guest's pages; one that may not is not on offer
+  /// any more when this returns.
   ///
   /// An intact buffer costs one scan for each group of neighbouring pages and no allocation.
-  public func check(_ buffer: PageBuffer) -> CheckResult {
+  public func look(at buffer: PageBuffer) -> Finding {
     guard buffer.state == .intact, let old = buffer.current, onDiscard != .ignore else {
       return .intact
     }
@@ -272,23 +306,66 @@ public final class BufferStore {
       if onDiscard == .report { return try report(buffer, old) }
       counted.discards &+= 1
       counted.discardedPages &+= UInt64(gone)
-      try checkBudget(adding: buffer.size, insteadOf: buffer.size)
+      buffer.current = nil
+      return .discarded(Revocation(of: old, buffer), pages: gone)
+    } catch {
+      lose(buffer, error)
+      return .unknown(Revocation(of: old, buffer), error)
+    }
+  }
+
+  /// Makes the next generation of a buffer whose last one was revoked, whose pages are not counted
+  /// twice.
+  public func rebuild(_ revoked: consuming Revoked) -> Result<OfferedBuffer, CopyReason> {
+    let buffer = revoked.picture
+    let start = Clock.now
+    do throws(CopyReason) {
+      try checkBudget(adding: buffer.size, insteadOf: revoked.bytes)
       let new = try build(buffer)
       counted.rebuilds &+= 1
+      counted.rebuildTimes.add(Clock.now &- start)
       buffer.current = new
-      return .replaced(old: old, new: new, pages: gone)
+      return .success(new)
     } catch {
-      counted.losses &+= 1
-      buffer.current = nil
-      remove(buffer, as: .lost)
-      note(error)
-      return .lost(old: old, error)
+      lose(buffer, error)
+      return .failure(error)
     }
+  }
+
+  private func lose(_ buffer: PageBuffer, _ reason: CopyReason) {
+    counted.losses &+= 1
+    buffer.current = nil
+    remove(buffer, as: .lost)
+    note(reason)
+  }
+
+  /// Looks at a buffer and rebuilds it if need be, where nobody has the old generation.
+  package func check(_ buffer: PageBuffer) -> CheckResult {
+    guard let old = buffer.current else { return .intact }
+    switch look(at: buffer) {
+    case .intact: return .intact
+    case .unknown(let revocation, let reason):
+      _ = revocation.carryOut { _ in }
+      return .lost(old: old, reason)
+    case .reported(let shown, let pages, let spans):
+      return .reported(shown, pages: pages, spans)
+    case .discarded(let revocation, let pages):
+      switch rebuild(revocation.carryOut { _ in }) {
+      case .success(let new): return .replaced(old: old, new: new, pages: pages)
+      case .failure(let reason): return .lost(old: old, reason)
+      }
+    }
+  }
+
+  /// Releases a buffer of which nobody has a generation.
+  package func drop(_ buffer: PageBuffer) {
+    guard let revocation = release(buffer) else { return }
+    _ = revocation.carryOut { _ in }
   }
 
   private func report(
     _ buffer: PageBuffer, _ current: OfferedBuffer
-  ) throws(CopyReason) -> CheckResult {
+  ) throws(CopyReason) -> Finding {
     var spans: [PageSpan] = []
     do throws(WitnessError) {
       for watched in buffer.watched { spans += try watched.witness.gone(in: watched.pages) }
@@ -304,26 +381,17 @@ public final class BufferStore {
     return .reported(current, pages: pages, spans)
   }
 
-  /// Checks every buffer; tells what was found of those that are not intact.
-  public func checkAll(_ body: (PageBuffer, CheckResult) -> Void) {
-    for buffer in buffers {
-      let result = check(buffer)
-      if case .intact = result { continue }
-      body(buffer, result)
-    }
-  }
-
   /// Stops watching a buffer that nobody shows any more.
   ///
-  /// - Returns: the generation that was on offer, to be withdrawn. Its pages stay pinned until the
-  ///   last holder lets it go.
-  @discardableResult
-  public func release(_ buffer: PageBuffer) -> OfferedBuffer? {
+  /// - Returns: the duty to revoke the generation that was on offer; nil if none was. Its pages stay
+  ///   pinned until the last holder lets it go.
+  public func release(_ buffer: PageBuffer) -> Revocation? {
     let last = buffer.current
     buffer.current = nil
     if buffer.state == .intact { remove(buffer, as: .released) }
     buffer.state = .released
-    return last
+    guard let last else { return nil }
+    return Revocation(of: last, buffer)
   }
 
   private func remove(_ buffer: PageBuffer, as state: PageBuffer.State) {
@@ -336,7 +404,7 @@ public final class BufferStore {
     if case .filling(_, let errno) = error { .failed(errno) } else { .witnessUnavailable(error) }
   }
 
-  private func note(_ reason: CopyReason) {
+  func note(_ reason: CopyReason) {
     guard counted.count(reason.kind) else { return }
     log.notice("showing a copy of a picture: \(reason)")
   }

@@ -1,3 +1,5 @@
+import Pixels
+
 /// What a consumer's hardware asks of the rows of a picture; both are powers of two.
 public struct CopyAlignment: Hashable, Sendable {
   /// Rows begin at multiples of so many bytes.
@@ -21,13 +23,24 @@ public struct CopyAlignment: Hashable, Sendable {
       stride: stride <= 256 ? 256 : 4096, height: height <= 1 ? 1 : height <= 64 ? 64 : 4096)
   }
 
+  /// What serves those who ask for this and those who ask for the other.
+  public func joined(with other: CopyAlignment) -> CopyAlignment {
+    CopyAlignment(stride: max(stride, other.stride), height: max(height, other.height))
+  }
+
   /// Whether a buffer's rows are as they are asked for.
   public func suits(_ buffer: OfferedBuffer) -> Bool {
     let layout = buffer.layout
     let mask = UInt64(height) &- 1
     let rows = (UInt64(layout.height) &+ mask) & ~mask
-    let (bytes, overflow) = rows.multipliedReportingOverflow(by: UInt64(layout.stride))
-    return layout.stride & (stride &- 1) == 0 && !overflow && layout.offset <= buffer.size
-      && bytes <= buffer.size &- layout.offset
+    // What the rows of a GPU's own layout take only its driver knows.
+    guard layout.packed != nil else { return layout.planes.allSatisfy { isAligned($0.stride) } }
+    return layout.planes.allSatisfy { plane in
+      let (bytes, overflow) = rows.multipliedReportingOverflow(by: UInt64(plane.stride))
+      return isAligned(plane.stride) && !overflow && plane.offset <= buffer.size
+        && bytes <= buffer.size &- plane.offset
+    }
   }
+
+  private func isAligned(_ rowBytes: UInt32) -> Bool { rowBytes & (stride &- 1) == 0 }
 }

@@ -1,3 +1,4 @@
+import Glibc
 import GuestMemory
 import Linux
 
@@ -29,6 +30,8 @@ public enum CopyReason: Error, Sendable {
   case tooLarge(bytes: UInt64, limit: UInt64)
   /// It would pin more guest memory than is allowed.
   case overPinBudget(bytes: UInt64, pinned: UInt64, budget: UInt64)
+  /// So many dma-bufs were taken back and are still held by others.
+  case notLetGo(Int)
   /// Pages were discarded faster than the buffer could be built.
   case discardsOutran
   /// The kernel refused.
@@ -41,7 +44,7 @@ public enum CopyReason: Error, Sendable {
     /// As the cases of ``CopyReason``.
     case unalignedStart, unalignedEntry, unalignedLength, tooShort, tooManyEntries, tooLarge
     /// As the cases of ``CopyReason``.
-    case overPinBudget, discardsOutran, failed
+    case overPinBudget, notLetGo, discardsOutran, failed
 
     /// For statistics, such as `too-many-entries`.
     public var name: String {
@@ -52,10 +55,36 @@ public enum CopyReason: Error, Sendable {
       }
       return name
     }
+
+    /// In a few words, without what helps.
+    public var explanation: String {
+      switch self {
+      case .noDevice: "there is no /dev/udmabuf"
+      case .noAccess: "/dev/udmabuf may not be opened"
+      case .witnessUnavailable: "discards cannot be noticed"
+      case .notMemfd: "guest memory is no memfd"
+      case .noShrinkSeal: "guest memory has no F_SEAL_SHRINK"
+      case .writeSealed: "guest memory is sealed against writing"
+      case .unalignedStart, .unalignedEntry, .unalignedLength: "the picture is not in whole pages"
+      case .tooShort: "the guest gave too little memory"
+      case .tooManyEntries: "more pieces than udmabuf's list_limit"
+      case .tooLarge: "more bytes than udmabuf's size_limit_mb"
+      case .overPinBudget: "over --max-pinned"
+      case .notLetGo: "consumers keep buffers that were taken back"
+      case .discardsOutran: "discards come faster than rebuilds"
+      case .failed: "the kernel refused"
+      }
+    }
   }
 
   /// It may have passed a moment later.
-  public var isTransient: Bool { kind == .discardsOutran || kind == .overPinBudget }
+  public var isTransient: Bool {
+    switch self {
+    case .discardsOutran, .overPinBudget, .notLetGo: true
+    case .failed(let errno): [EMFILE, ENFILE, ENOMEM].contains(errno.code)
+    default: false
+    }
+  }
 
   /// The reason without its details.
   public var kind: Kind {
@@ -73,6 +102,7 @@ public enum CopyReason: Error, Sendable {
     case .tooManyEntries: .tooManyEntries
     case .tooLarge: .tooLarge
     case .overPinBudget: .overPinBudget
+    case .notLetGo: .notLetGo
     case .discardsOutran: .discardsOutran
     case .failed: .failed
     }
@@ -114,6 +144,8 @@ extension CopyReason: CustomStringConvertible {
         + "/sys/module/udmabuf/parameters/size_limit_mb"
     case .overPinBudget(let bytes, let pinned, let budget):
       return "\(bytes) more bytes would pass the pin budget: \(pinned) of \(budget) are pinned"
+    case .notLetGo(let count):
+      return "\(count) buffers that were taken back are still held by programs that were shown them"
     case .discardsOutran:
       return "guest pages were discarded each time the buffer was built: the balloon or virtio-mem "
         + "takes memory that the guest shows"

@@ -1,14 +1,18 @@
+import Fences
 import Linux
+import Pixels
 
 /// One generation of a buffer, as host consumers get it.
 ///
 /// A buffer keeps its id while its picture lives; each time its pages change it gets a new
-/// generation, and the old one is withdrawn from every consumer before the new one is offered.
+/// generation, and the old one is revoked from every consumer before the new one is offered.
 public final class OfferedBuffer {
-  /// What the descriptor is.
+  /// What the descriptors are.
   public enum Memory: Sendable {
     /// A dma-buf over the guest's own pages.
     case guestPages
+    /// dma-bufs that a renderer draws into.
+    case rendered
     /// A sealed memfd that holds a copy; consumers cannot write to it.
     case copy
   }
@@ -17,50 +21,121 @@ public final class OfferedBuffer {
   public let id: UInt32
   /// Counts from 1.
   public let generation: UInt32
-  /// Where the pixels are in it.
-  public let layout: PixelLayout
-  /// Length of the memory in bytes, a multiple of the page size.
+  /// Where the pixels are: which planes lie in which descriptor, and the modifier.
+  public let layout: ImageLayout
+  /// Length of the memory in bytes; every descriptor's is at least as long.
   public let size: UInt64
-  /// The dma-buf or memfd.
+  /// The dma-buf or memfd, in which the first plane lies.
   public let fd: SharedFD
-  /// What the descriptor is.
+  /// What other planes lie in, as a renderer's may: descriptors 1 and following.
+  public let others: [SharedFD]
+  /// What the descriptors are.
   public let memory: Memory
   /// The first row in memory is the lowest of the picture.
   public let isYInverted: Bool
-  /// Frames that consumers have not released yet.
-  public private(set) var uses = 0
-  /// Called whenever `uses` returns to zero.
-  public var onIdle: (() -> Void)?
+  /// Who reads a copy, which is drawn into again when nobody does. What is no copy is kept by the
+  /// lock of the commit that shows it.
+  public let lock = Hold()
   /// Counts the guest pages as pinned for as long as this object holds them.
   var pin: Pin?
+  /// Takes over what others still have when this object goes.
+  var leftovers: Leftovers?
+  /// Those who were given the descriptor and have not said that they closed it; and those who have.
+  private var holders: [Recipient] = []
+  private var closers: [Recipient] = []
+  /// Keeps the memory of a copy from being used for another.
+  var keeper: AnyObject?
 
   /// Offers memory to consumers.
   public init(
-    id: UInt32, generation: UInt32, layout: PixelLayout, size: UInt64, fd: SharedFD,
-    memory: Memory, isYInverted: Bool = false
+    id: UInt32, generation: UInt32, layout: ImageLayout, size: UInt64, fd: SharedFD,
+    others: [SharedFD] = [], memory: Memory, isYInverted: Bool = false
   ) {
     self.id = id
     self.generation = generation
     self.layout = layout
     self.size = size
     self.fd = fd
+    self.others = others
     self.memory = memory
     self.isYInverted = isYInverted
   }
 
-  /// A consumer was sent a frame that shows this buffer.
-  public func beginUse() { uses &+= 1 }
+  /// Offers memory of one plane whose pixels the processor can read.
+  public convenience init(
+    id: UInt32, generation: UInt32, layout: PixelLayout, size: UInt64, fd: SharedFD,
+    memory: Memory, isYInverted: Bool = false
+  ) {
+    self.init(
+      id: id, generation: generation, layout: ImageLayout(layout), size: size, fd: fd,
+      memory: memory, isYInverted: isYInverted)
+  }
 
-  /// A consumer released such a frame, or is gone.
-  public func endUse() {
-    guard uses > 0 else { return }
-    uses &-= 1
-    if uses == 0 { onIdle?() }
+  /// Offers what a renderer draws into; nil where that is no dma-buf, which nobody could import.
+  ///
+  /// - Parameters:
+  ///   - host: the memory.
+  ///   - size: bytes in the shortest of its dma-bufs.
+  public convenience init?(_ host: HostBuffer, size: UInt64) {
+    guard host.memory == .dmaBuf, let first = host.planes.first?.fd else { return nil }
+    var descriptors = [first]
+    var planes: [PixelPlane] = []
+    for plane in host.planes {
+      let known = descriptors.firstIndex { $0 === plane.fd }
+      if known == nil { descriptors.append(plane.fd) }
+      planes.append(
+        PixelPlane(
+          descriptor: UInt32(known ?? descriptors.count - 1), stride: plane.stride,
+          offset: UInt64(plane.offset)))
+    }
+    self.init(
+      id: BufferID.next(), generation: 1,
+      layout: ImageLayout(
+        width: host.width, height: host.height, fourcc: host.fourcc, modifier: host.modifier,
+        planes: planes),
+      size: size, fd: first, others: Array(descriptors.dropFirst()), memory: .rendered)
+  }
+
+  /// Whether it is what the guest or a renderer draws into: dma-bufs, which whoever has them can
+  /// write to, and whose readers keep the drawing back.
+  public var isOriginal: Bool { memory != .copy }
+
+  /// Runs `body` for each descriptor.
+  public func forEachDescriptor<E>(_ body: (SharedFD) throws(E) -> Void) throws(E) {
+    try body(fd)
+    for other in others { try body(other) }
+  }
+
+  /// A dma-buf that somebody still reads or writes, as far as its own fences tell; nil for copies.
+  public var busy: SharedFD? {
+    guard isOriginal else { return nil }
+    if !DmaBufFences.isIdle(fd.raw) { return fd }
+    return others.first { !DmaBufFences.isIdle($0.raw) }
+  }
+
+  deinit {
+    guard let pin, let leftovers else { return }
+    // Those who said so are asked last: who left without a word is likelier to have it.
+    leftovers.take(
+      fd, pin, name: "\(id).\(generation)", size: size, from: holders.isEmpty ? closers : holders)
+  }
+
+  /// Somebody was sent the descriptor.
+  public func given(to recipient: Recipient) {
+    guard !holders.contains(where: { $0 === recipient }) else { return }
+    closers.removeAll { $0 === recipient }
+    holders.append(recipient)
+  }
+
+  /// Somebody says that he closed it.
+  public func closed(by recipient: Recipient) {
+    guard let index = holders.firstIndex(where: { $0 === recipient }) else { return }
+    closers.append(holders.remove(at: index))
   }
 }
 
 /// Why a generation of a buffer is taken from its consumers.
-public enum WithdrawReason: UInt32, Sendable {
+public enum RevocationReason: UInt32, Sendable {
   /// The guest destroyed the picture.
   case destroyed = 1
   /// The guest's pages were discarded; the next generation follows.
@@ -75,4 +150,6 @@ public enum WithdrawReason: UInt32, Sendable {
   case unused = 6
   /// Pinhole is shutting down.
   case shutdown = 7
+  /// A consumer did not answer a frame of this copy in time.
+  case timeout = 8
 }

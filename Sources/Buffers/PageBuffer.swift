@@ -1,5 +1,6 @@
 import GuestMemory
 import Linux
+import Pixels
 
 /// A picture in the guest's own pages, shared as a dma-buf.
 ///
@@ -77,17 +78,5 @@ public final class PageBuffer {
   /// Whether no file has changed since its pages were looked at and all there.
   var timesAreKept: Bool {
     watched.allSatisfy { $0.intactSince != nil && $0.intactSince == FileTimes(of: $0.file.fd.raw) }
-  }
-}
-
-/// A buffer that was released, for another of the same picture to go on where it ended.
-public struct BufferName: Sendable {
-  let id: UInt32
-  let generation: UInt32
-
-  /// Remembers the buffer's id and its last generation.
-  public init(_ buffer: PageBuffer) {
-    id = buffer.id
-    generation = buffer.generation
   }
 }

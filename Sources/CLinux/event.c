@@ -3,9 +3,11 @@
 #endif
 #include "ph_event.h"
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,21 +34,21 @@ int ph_eventfd(unsigned int initial)
 	return result(eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
+int ph_semaphore(void) { return result(eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE)); }
+
+int ph_semaphore_wait(int fd)
+{
+	uint64_t one;
+	ssize_t n;
+	do
+		n = read(fd, &one, sizeof one);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
 int ph_timerfd_create(void)
 {
 	return result(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-}
-
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){ .tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u };
-}
-
-int ph_timerfd_settime(int fd, uint64_t first_ns, uint64_t interval_ns)
-{
-	struct itimerspec its = { .it_value = timespec_of(first_ns),
-				  .it_interval = timespec_of(interval_ns) };
-	return result(timerfd_settime(fd, 0, &its, NULL));
 }
 
 int ph_signalfd(const int *signals, int count)
@@ -81,16 +83,26 @@ uint64_t ph_drain(int fd)
 	return n > 0 ? count : 0;
 }
 
-int ph_drain_kick(int fd)
+int ph_foreign_event_drain(int fd, uint64_t *count)
 {
-	uint64_t count;
-	ssize_t n;
-	do
-		n = read(fd, &count, sizeof count);
-	while (n < 0 && errno == EINTR);
+	struct iovec one = { count, sizeof *count };
+	*count = 0;
+	/* By this call's flag: the file's own is its other owner's, who may change it at any time. */
+	ssize_t n = preadv2(fd, &one, 1, -1, RWF_NOWAIT);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -errno;
-	return n > 0 ? 1 : -EPIPE;
+	return n == (ssize_t)sizeof *count ? 1 : -EINVAL;
+}
+
+int ph_foreign_event_signal(int fd)
+{
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+	uint64_t one = 1;
+	/* A full counter: whoever reads it is awake. No flag makes a single write not wait. */
+	if (poll(&room, 1, 0) < 1 || !(room.revents & POLLOUT))
+		return 0;
+	/* Not again after EINTR: the watchdog interrupts what an owner made wait on purpose. */
+	return write(fd, &one, sizeof one) < 0 ? -errno : 0;
 }
 
 int ph_eventfd_signal(int fd)
@@ -104,6 +116,13 @@ int ph_eventfd_signal(int fd)
 	return n < 0 && errno != EAGAIN ? -errno : 0;
 }
 
+uint64_t ph_thread_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 uint64_t ph_monotonic_ns(void)
 {
 	struct timespec ts;
@@ -112,3 +131,24 @@ uint64_t ph_monotonic_ns(void)
 }
 
 void ph_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+
+static void nothing(int number) { (void)number; }
+
+int ph_prepare_poke(void)
+{
+	struct sigaction action = { .sa_handler = nothing };
+	sigset_t set;
+	sigemptyset(&action.sa_mask);
+	sigemptyset(&set);
+	sigaddset(&set, SIGURG);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	return result(sigaction(SIGURG, &action, NULL));
+}
+
+int ph_poke(int thread) { return result(tgkill(getpid(), thread, SIGURG)); }
+
+int ph_is_pending(int signal)
+{
+	sigset_t set;
+	return sigpending(&set) == 0 && sigismember(&set, signal) == 1;
+}

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { SLOTS = 512 };
 
@@ -23,6 +24,13 @@ static atomic_uint_fast64_t losses;
 static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before;
 static int installed;
+/*
+ * Zeros for mappings that cannot be private: with vm.overcommit_memory=2 the kernel wants memory
+ * for every page of those that can be written to, for these only once it was written to. As long
+ * as the largest mapping; whoever writes to one is not the last to do so, but its mapping is lost.
+ */
+static atomic_int spare = -1;
+static size_t spare_length;
 
 static struct slot *find(uintptr_t address)
 {
@@ -63,6 +71,9 @@ static void bus_error(int number, siginfo_t *info, void *context)
 	size_t length = atomic_load_explicit(&slot->length, memory_order_relaxed);
 	void *zeros = mmap(base, length, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (zeros == MAP_FAILED)
+		zeros = mmap(base, length, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_NORESERVE | MAP_FIXED, atomic_load(&spare), 0);
 	if (zeros == MAP_FAILED) {
 		pass_on(number, info, context);
 	} else if (!atomic_exchange(&slot->lost, 1)) {
@@ -83,10 +94,39 @@ static int install(void)
 	return 0;
 }
 
+/* Makes the spare zeros long enough. */
+static int lengthen(size_t length)
+{
+	if (atomic_load(&spare) < 0) {
+		int fd = memfd_create("pinhole-zeros", MFD_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		atomic_store(&spare, fd);
+	}
+	if (length <= spare_length)
+		return 0;
+	if (ftruncate(atomic_load(&spare), (off_t)length) < 0)
+		return -errno;
+	spare_length = length;
+	return 0;
+}
+
+int ph_guard_prepare(void)
+{
+	pthread_mutex_lock(&table);
+	int r = install();
+	if (r == 0)
+		r = lengthen(0);
+	pthread_mutex_unlock(&table);
+	return r;
+}
+
 int ph_guard_add(void *base, size_t length)
 {
 	pthread_mutex_lock(&table);
 	int r = install();
+	if (r == 0)
+		r = lengthen(length);
 	for (int i = 0; r == 0 && i < SLOTS; i++) {
 		if (slots[i].taken)
 			continue;
@@ -106,6 +146,17 @@ void ph_guard_remove(int slot)
 	pthread_mutex_lock(&table);
 	atomic_store_explicit(&slots[slot].length, 0, memory_order_release);
 	slots[slot].taken = 0;
+	/* What was written to the zeros goes with the mapping. */
+	if (atomic_load_explicit(&slots[slot].lost, memory_order_relaxed)) {
+		int r = ftruncate(atomic_load(&spare), 0);
+		spare_length = 0;
+		for (int i = 0; i < SLOTS; i++) {
+			if (slots[i].taken && slots[i].length > spare_length)
+				spare_length = slots[i].length;
+		}
+		if (r == 0 && ftruncate(atomic_load(&spare), (off_t)spare_length) < 0)
+			spare_length = 0;
+	}
 	pthread_mutex_unlock(&table);
 }
 

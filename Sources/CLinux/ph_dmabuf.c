@@ -1,4 +1,6 @@
 #include "ph_dmabuf.h"
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <errno.h>
 #include <linux/dma-buf.h>
 #include <sys/ioctl.h>
@@ -9,8 +11,9 @@ struct sync_file_argument {
 	uint32_t flags;
 	int32_t fd;
 };
-#define EXPORT_SYNC_FILE _IOWR('b', 2, struct sync_file_argument)
-#define IMPORT_SYNC_FILE _IOW('b', 3, struct sync_file_argument)
+const uint64_t ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE = _IOWR('b', 2, struct sync_file_argument);
+const uint64_t ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE = _IOW('b', 3, struct sync_file_argument);
+const uint64_t ph_REQUEST_DMA_BUF_SYNC = DMA_BUF_IOCTL_SYNC;
 
 static int repeat(int fd, unsigned long request, void *argument)
 {
@@ -24,7 +27,7 @@ static int repeat(int fd, unsigned long request, void *argument)
 static int sync_read(int fd, uint64_t edge)
 {
 	struct dma_buf_sync s = { .flags = edge | DMA_BUF_SYNC_READ };
-	return repeat(fd, DMA_BUF_IOCTL_SYNC, &s);
+	return repeat(fd, ph_REQUEST_DMA_BUF_SYNC, &s);
 }
 
 int ph_dmabuf_begin_read(int fd) { return sync_read(fd, DMA_BUF_SYNC_START); }
@@ -41,12 +44,18 @@ static uint32_t direction(int write) { return write ? DMA_BUF_SYNC_WRITE : DMA_B
 int ph_dmabuf_export_sync_file(int fd, int write)
 {
 	struct sync_file_argument a = { .flags = direction(write), .fd = -1 };
-	int r = repeat(fd, EXPORT_SYNC_FILE, &a);
+	int r = repeat(fd, ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE, &a);
 	return r < 0 ? r : a.fd;
 }
 
 int ph_dmabuf_import_sync_file(int fd, int sync_file, int write)
 {
 	struct sync_file_argument a = { .flags = direction(write), .fd = sync_file };
-	return repeat(fd, IMPORT_SYNC_FILE, &a);
+	return repeat(fd, ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE, &a);
+}
+
+int ph_is_dmabuf(int fd)
+{
+	struct statfs facts;
+	return fstatfs(fd, &facts) == 0 && facts.f_type == DMA_BUF_MAGIC;
 }

@@ -14,7 +14,7 @@ struct scan_arg {
 _Static_assert(sizeof(struct scan_arg) == 96 && sizeof(struct ph_page_region) == 24,
 	       "layout of PAGEMAP_SCAN");
 
-#define SCAN_REQUEST _IOWR('f', 16, struct scan_arg)
+const uint64_t ph_REQUEST_PAGEMAP_SCAN = _IOWR('f', 16, struct scan_arg);
 /* Asking for any category that the running kernel does not know is EINVAL. */
 #define CATEGORY_PRESENT ((uint64_t)1 << 3)
 
@@ -33,7 +33,7 @@ int ph_pagemap_scan_absent(int fd, uint64_t start, uint64_t end, struct ph_page_
 	};
 	int r;
 	do
-		r = ioctl(fd, SCAN_REQUEST, &arg);
+		r = ioctl(fd, ph_REQUEST_PAGEMAP_SCAN, &arg);
 	while (r < 0 && errno == EINTR);
 	*walked = arg.walk_end;
 	return r < 0 ? -errno : r;

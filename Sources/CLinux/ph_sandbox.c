@@ -4,12 +4,7 @@
 #include "ph_sandbox.h"
 #include <errno.h>
 #include <linux/capability.h>
-#include <linux/dma-buf.h>
-#include <linux/sync_file.h>
-#include <linux/udmabuf.h>
-#include <linux/userfaultfd.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -110,22 +105,3 @@ int ph_enter_empty_root(void)
 int ph_has_seccomp(void) { return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) >= 0; }
 
 long ph_raw_call(long number, long a, long b, long c) { return syscall(number, a, b, c, 0, 0); }
-
-const uint64_t ph_REQUEST_UDMABUF_CREATE_LIST = UDMABUF_CREATE_LIST;
-const uint64_t ph_REQUEST_UFFDIO_REGISTER = UFFDIO_REGISTER;
-const uint64_t ph_REQUEST_UFFDIO_UNREGISTER = UFFDIO_UNREGISTER;
-const uint64_t ph_REQUEST_UFFDIO_CONTINUE = UFFDIO_CONTINUE;
-const uint64_t ph_REQUEST_UFFDIO_ZEROPAGE = UFFDIO_ZEROPAGE;
-const uint64_t ph_REQUEST_UFFDIO_COPY = UFFDIO_COPY;
-const uint64_t ph_REQUEST_UFFDIO_WAKE = UFFDIO_WAKE;
-/* Later than the headers: struct pm_scan_arg has 96 bytes, dma_buf_*_sync_file 8. */
-const uint64_t ph_REQUEST_PAGEMAP_SCAN = _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 96);
-const uint64_t ph_REQUEST_DMA_BUF_SYNC = DMA_BUF_IOCTL_SYNC;
-const uint64_t ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE = _IOC(_IOC_READ | _IOC_WRITE, 'b', 2, 8);
-const uint64_t ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE = _IOC(_IOC_WRITE, 'b', 3, 8);
-const uint64_t ph_REQUEST_SYNC_FILE_INFO = SYNC_IOC_FILE_INFO;
-const uint64_t ph_REQUEST_SYNC_MERGE = SYNC_IOC_MERGE;
-/* struct drm_syncobj_destroy has 8 bytes, drm_syncobj_handle 16, drm_syncobj_eventfd 24. */
-const uint64_t ph_REQUEST_SYNCOBJ_DESTROY = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xc0, 8);
-const uint64_t ph_REQUEST_SYNCOBJ_FD_TO_HANDLE = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xc2, 16);
-const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD = _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xcf, 24);

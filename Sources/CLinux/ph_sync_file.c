@@ -6,6 +6,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+const uint64_t ph_REQUEST_SYNC_FILE_INFO = SYNC_IOC_FILE_INFO;
+const uint64_t ph_REQUEST_SYNC_MERGE = SYNC_IOC_MERGE;
+
 static int repeat(int fd, unsigned long request, void *argument)
 {
 	int r;
@@ -18,7 +21,7 @@ static int repeat(int fd, unsigned long request, void *argument)
 int ph_sync_file_status(int fd, int *status)
 {
 	struct sync_file_info info = { 0 };
-	int r = repeat(fd, SYNC_IOC_FILE_INFO, &info);
+	int r = repeat(fd, ph_REQUEST_SYNC_FILE_INFO, &info);
 	*status = info.status;
 	return r;
 }
@@ -26,7 +29,7 @@ int ph_sync_file_status(int fd, int *status)
 int ph_sync_file_merge(int a, int b)
 {
 	struct sync_merge_data data = { .name = "pinhole", .fd2 = b, .fence = -1 };
-	int r = repeat(a, SYNC_IOC_MERGE, &data);
+	int r = repeat(a, ph_REQUEST_SYNC_MERGE, &data);
 	/* The kernel makes it close-on-exec. */
 	return r < 0 ? r : data.fence;
 }

@@ -1,8 +1,7 @@
 #include "ph_syncobj.h"
+#include "ph_memory.h"
 #include <errno.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 /* As in Linux 6.6; a later kernel takes a shorter struct for one with zeros behind it. */
 struct syncobj_destroy {
@@ -19,9 +18,9 @@ struct syncobj_eventfd {
 	int32_t fd;
 	uint32_t pad;
 };
-#define DESTROY _IOWR('d', 0xc0, struct syncobj_destroy)
-#define FD_TO_HANDLE _IOWR('d', 0xc2, struct syncobj_handle)
-#define EVENTFD _IOWR('d', 0xcf, struct syncobj_eventfd)
+const uint64_t ph_REQUEST_SYNCOBJ_DESTROY = _IOWR('d', 0xc0, struct syncobj_destroy);
+const uint64_t ph_REQUEST_SYNCOBJ_FD_TO_HANDLE = _IOWR('d', 0xc2, struct syncobj_handle);
+const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD = _IOWR('d', 0xcf, struct syncobj_eventfd);
 
 enum { DRM_MAJOR = 226 };
 
@@ -34,24 +33,20 @@ static int ask(int node, unsigned long request, void *argument)
 	return r < 0 ? -errno : r;
 }
 
-int ph_drm_is_node(int fd)
-{
-	struct stat s;
-	return fstat(fd, &s) == 0 && S_ISCHR(s.st_mode) && major(s.st_rdev) == DRM_MAJOR;
-}
+int ph_drm_is_node(int fd) { return ph_is_device(fd, DRM_MAJOR); }
 
 int ph_syncobj_has_eventfd(int node)
 {
 	/* There is no handle 0, which is the last thing that is looked at. */
 	struct syncobj_eventfd a = { .fd = -1 };
-	int r = ask(node, EVENTFD, &a);
+	int r = ask(node, ph_REQUEST_SYNCOBJ_EVENTFD, &a);
 	return r == -ENOENT ? 0 : r < 0 ? r : -EINVAL;
 }
 
 int ph_syncobj_import(int node, int fd, uint32_t *handle)
 {
 	struct syncobj_handle a = { .fd = fd };
-	int r = ask(node, FD_TO_HANDLE, &a);
+	int r = ask(node, ph_REQUEST_SYNCOBJ_FD_TO_HANDLE, &a);
 	*handle = a.handle;
 	return r;
 }
@@ -59,11 +54,11 @@ int ph_syncobj_import(int node, int fd, uint32_t *handle)
 int ph_syncobj_destroy(int node, uint32_t handle)
 {
 	struct syncobj_destroy a = { .handle = handle };
-	return ask(node, DESTROY, &a);
+	return ask(node, ph_REQUEST_SYNCOBJ_DESTROY, &a);
 }
 
 int ph_syncobj_eventfd(int node, uint32_t handle, uint64_t point, int eventfd)
 {
 	struct syncobj_eventfd a = { .handle = handle, .point = point, .fd = eventfd };
-	return ask(node, EVENTFD, &a);
+	return ask(node, ph_REQUEST_SYNCOBJ_EVENTFD, &a);
 }

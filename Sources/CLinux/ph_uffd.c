@@ -24,6 +24,13 @@ _Static_assert(UFFD_FEATURE_EVENT_REMOVE == 1 << 3 && UFFD_FEATURE_MISSING_HUGET
 		       UFFD_FEATURE_MINOR_SHMEM == 1 << 10,
 	       "userfaultfd features");
 
+const uint64_t ph_REQUEST_UFFDIO_REGISTER = UFFDIO_REGISTER;
+const uint64_t ph_REQUEST_UFFDIO_UNREGISTER = UFFDIO_UNREGISTER;
+const uint64_t ph_REQUEST_UFFDIO_CONTINUE = UFFDIO_CONTINUE;
+const uint64_t ph_REQUEST_UFFDIO_ZEROPAGE = UFFDIO_ZEROPAGE;
+const uint64_t ph_REQUEST_UFFDIO_COPY = UFFDIO_COPY;
+const uint64_t ph_REQUEST_UFFDIO_WAKE = UFFDIO_WAKE;
+
 static const int new_flags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
 
 static int result(int r) { return r < 0 ? -errno : r; }
@@ -51,13 +58,13 @@ static struct uffdio_range range(void *start, uint64_t length)
 int ph_uffd_register(int fd, void *start, uint64_t length, uint64_t mode)
 {
 	struct uffdio_register r = { .range = range(start, length), .mode = mode };
-	return result(ioctl(fd, UFFDIO_REGISTER, &r));
+	return result(ioctl(fd, ph_REQUEST_UFFDIO_REGISTER, &r));
 }
 
 int ph_uffd_unregister(int fd, void *start, uint64_t length)
 {
 	struct uffdio_range r = range(start, length);
-	return result(ioctl(fd, UFFDIO_UNREGISTER, &r));
+	return result(ioctl(fd, ph_REQUEST_UFFDIO_UNREGISTER, &r));
 }
 
 /* A partial success is reported as EAGAIN with the bytes that were mapped. */
@@ -71,14 +78,14 @@ static int64_t mapped(int r, int64_t bytes, uint64_t length)
 int64_t ph_uffd_continue(int fd, void *start, uint64_t length)
 {
 	struct uffdio_continue c = { .range = range(start, length) };
-	int r = ioctl(fd, UFFDIO_CONTINUE, &c);
+	int r = ioctl(fd, ph_REQUEST_UFFDIO_CONTINUE, &c);
 	return mapped(r, c.mapped, length);
 }
 
 int64_t ph_uffd_zeropage(int fd, void *start, uint64_t length)
 {
 	struct uffdio_zeropage z = { .range = range(start, length) };
-	int r = ioctl(fd, UFFDIO_ZEROPAGE, &z);
+	int r = ioctl(fd, ph_REQUEST_UFFDIO_ZEROPAGE, &z);
 	return mapped(r, z.zeropage, length);
 }
 
@@ -87,14 +94,14 @@ int64_t ph_uffd_copy(int fd, void *start, const void *source, uint64_t length)
 	struct uffdio_copy c = { .dst = (uintptr_t)start,
 				 .src = (uintptr_t)source,
 				 .len = length };
-	int r = ioctl(fd, UFFDIO_COPY, &c);
+	int r = ioctl(fd, ph_REQUEST_UFFDIO_COPY, &c);
 	return mapped(r, c.copy, length);
 }
 
 int ph_uffd_wake(int fd, void *start, uint64_t length)
 {
 	struct uffdio_range r = range(start, length);
-	return result(ioctl(fd, UFFDIO_WAKE, &r));
+	return result(ioctl(fd, ph_REQUEST_UFFDIO_WAKE, &r));
 }
 
 int ph_uffd_read(int fd, struct ph_uffd_event *events, int max)

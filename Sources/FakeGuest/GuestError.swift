@@ -37,3 +37,23 @@ func doing<R>(
 ) throws(GuestError) -> R where R: ~Copyable {
   do throws(Errno) { return try body() } catch { throw .system(what(), error) }
 }
+
+extension ChildProcess {
+  /// Starts a program, and names it when that fails.
+  package static func start(
+    _ arguments: [String], fds: [(ours: CInt, theirs: CInt)] = []
+  ) throws(GuestError) -> ChildProcess {
+    try doing("starting \(arguments.first ?? "nothing")") { () throws(Errno) in
+      try ChildProcess(arguments, fds: fds)
+    }
+  }
+}
+
+/// Names the file that a call failed on.
+package func withFile<R>(
+  _ body: () throws(WholeFile.Failure) -> R
+) throws(GuestError) -> R {
+  do throws(WholeFile.Failure) { return try body() } catch {
+    throw .system(error.path, error.errno)
+  }
+}

@@ -1,30 +1,41 @@
-/// Keeps one answer to the guest back until every consumer of a frame has released it.
+/// The one lock: it keeps something as it is until the last reader is done with it.
 ///
-/// Whoever shows the frame calls ``retain()`` before it returns from its presentation and
-/// ``release()`` once it is done; the maker releases its own share after all were asked.
+/// What that is differs, who holds it does not: consumers, their GPUs, QEMU's display, a socket.
+/// - A fenced flush's lock keeps back the answer to the guest, which draws again once it has it.
+/// - A copy's lock keeps the copy from being drawn into; it is used again and again.
+/// - The lock of a buffer that was revoked keeps back whoever waits for the pages.
 public final class Hold {
-  private var shares = 1
+  /// Those who keep it now.
+  public private(set) var readers = 0
+  /// Somebody may have left readers behind that only the dma-buf's own fences tell of.
+  public var mayHaveReaders = false
   private var answer: (() -> Void)?
 
-  /// Starts with one share, the maker's.
+  /// Starts locked once, by the maker.
   ///
   /// - Parameter answer: runs exactly once, at the last release or at ``expire()``.
-  public init(_ answer: @escaping () -> Void) { self.answer = answer }
-
-  /// Whether the answer still waits.
-  public var isPending: Bool { answer != nil }
-
-  /// Adds a share.
-  public func retain() { shares &+= 1 }
-
-  /// Gives a share back; the last one lets the answer go.
-  public func release() {
-    guard shares > 0 else { return }
-    shares &-= 1
-    if shares == 0 { finish() }
+  public init(_ answer: @escaping () -> Void) {
+    self.answer = answer
+    readers = 1
   }
 
-  /// The deadline has passed: answers now, whoever still holds shares.
+  /// Starts unlocked, and can be locked again after the last release.
+  public init() {}
+
+  /// Whether somebody still waits for the last release.
+  public var isPending: Bool { answer != nil }
+
+  /// Adds a reader.
+  public func retain() { readers &+= 1 }
+
+  /// A reader is done; the last one lets go what waits.
+  public func release() {
+    guard readers > 0 else { return }
+    readers &-= 1
+    if readers == 0 { finish() }
+  }
+
+  /// The deadline has passed: nobody waits any longer, whoever still reads.
   public func expire() { finish() }
 
   private func finish() {

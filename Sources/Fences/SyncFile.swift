@@ -11,9 +11,10 @@ public struct SyncFile: ~Copyable {
   ///
   /// - Throws: `ENOTTY` and others when it is no sync_file.
   public init(checking fd: consuming OwnedFD) throws(Errno) {
+    guard Foreign.isAnonymous(fd.raw) else { throw Errno(ENOTTY, "statx") }
     var status: CInt = 0
     try check(ph_sync_file_status(fd.raw, &status), "ioctl(SYNC_IOC_FILE_INFO)")
-    self.fd = fd
+    self.fd = fd.vouchedFor()
   }
 
   /// Takes over a descriptor that is known to be a sync_file.

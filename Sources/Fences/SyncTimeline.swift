@@ -31,6 +31,7 @@ public final class SyncTimeline {
     do throws(Errno) {
       try check(ph_syncobj_has_eventfd(node.raw), "ioctl(DRM_IOCTL_SYNCOBJ_EVENTFD)")
     } catch { throw .nodeLacksTimelines(error) }
+    guard Foreign.isAnonymous(syncobj.raw) else { throw .notASyncobj(Errno(22, "statx")) }
     var handle: UInt32 = 0
     do throws(Errno) {
       try check(

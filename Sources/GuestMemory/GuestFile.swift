@@ -36,9 +36,11 @@ public final class GuestFile {
 
   /// Maps the whole file readable and writable.
   ///
-  /// - Throws: errors of fstat(2) and mmap(2).
+  /// - Throws: errors of statx(2) and mmap(2); `ENODEV` for a file whose pages a server or another
+  ///   program would have to bring, for as long as it likes.
   public init(_ fd: consuming OwnedFD) throws(Errno) {
     let facts = try FileFacts(of: fd.raw)
+    guard facts.isLocal else { throw Errno(19, "statx") }
     identity = facts.identity
     size = facts.size
     pageSize = facts.pageSize
@@ -54,6 +56,8 @@ public final class GuestFile {
     // The front-end decides whether huge pages are reserved.
     ordinary = try Mapping(
       fd: fd.raw, offset: 0, count: count, writable: true, reserves: false, guarded: true)
+    // No guest RAM in core dumps.
+    try ordinary.advise(dontDump, offset: 0, count: count)
     self.fd = SharedFD(fd)
   }
 

@@ -2,6 +2,7 @@ import CLinux
 import Linux
 
 let populateRead = ph_MADV_POPULATE_READ
+let dontDump = ph_MADV_DONTDUMP
 
 /// A stretch of guest physical addresses, as a vhost-user memory region describes it.
 public struct MemoryRegion: Equatable, Sendable {
@@ -75,6 +76,9 @@ public final class GuestMemory {
   /// Changes whenever the table does: what was resolved before must be resolved again.
   public private(set) var epoch: UInt64 = 0
 
+  /// What was seen through regions and is not any more, since ``takeUncovered()``.
+  private var uncovered: [FileRange] = []
+
   /// Told of each file that becomes guest memory.
   public var fileArrived: ((GuestFile) -> Void)?
 
@@ -92,6 +96,7 @@ public final class GuestMemory {
     for (region, fd) in regions { try insert(region, fd, into: &table, known: old) }
     entries = table
     epoch &+= 1
+    for entry in old { noteUncovered(entry) }
   }
 
   /// Adds one region.
@@ -109,8 +114,25 @@ public final class GuestMemory {
         && $0.region.userAddress == region.userAddress
     }
     guard let found else { throw .unknown(region) }
-    entries.remove(at: found)
+    let gone = entries.remove(at: found)
     epoch &+= 1
+    noteUncovered(gone)
+  }
+
+  /// What could be seen through a region when this was asked last and can be seen through none any
+  /// more. Only what lies there has to be looked at after a change.
+  public func takeUncovered() -> [FileRange] {
+    defer { uncovered = [] }
+    return uncovered
+  }
+
+  private func noteUncovered(_ entry: Entry) {
+    var left = [PageSpan(offset: entry.region.fileOffset, count: entry.region.size)]
+    for other in entries where other.file.identity == entry.file.identity && !other.file.isLost {
+      let seen = PageSpan(offset: other.region.fileOffset, count: other.region.size)
+      left = left.flatMap { $0.without(seen) }
+    }
+    uncovered += left.map { FileRange(file: entry.file, offset: $0.offset, count: $0.count) }
   }
 
   /// A region whose file has lost pages under it, if there is one.
@@ -133,6 +155,7 @@ public final class GuestMemory {
   /// Forgets all regions.
   public func removeAll() {
     entries = []
+    uncovered = []
     epoch &+= 1
   }
 

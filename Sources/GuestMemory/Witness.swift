@@ -21,6 +21,9 @@ public final class Witness {
   package let base: UnsafeMutableRawPointer
   private let engine: WitnessEngine
   private let marks: WitnessMarks
+  /// The detector `faults` touches pages, and one that is broken raises SIGBUS. Then all of the
+  /// mapping is zeros that prove nothing.
+  private let shield: MemoryGuard?
   private var exported: [PageSpans] = []
   private static let retriesWhenBusy = 1000
 
@@ -44,6 +47,13 @@ public final class Witness {
       ph_unmap(base, file.size)
       throw .notWatchable(errno)
     }
+    do throws(Errno) {
+      shield = engine.detector == .faults ? try MemoryGuard(base, Int(clamping: span)) : nil
+    } catch {
+      engine.uffd.unregister(base, span)
+      ph_unmap(base, file.size)
+      throw .mapping(error)
+    }
     identity = file.identity
     size = span
     pageSize = file.pageSize
@@ -57,6 +67,7 @@ public final class Witness {
   deinit {
     engine.listener.remove(marks)
     engine.uffd.unregister(base, size)
+    shield?.end()
     ph_unmap(base, size)
   }
 
@@ -166,12 +177,21 @@ public final class Witness {
       at &+= pageSize
       if !marks.isEmpty, marks.count(in: page) > 0 { break }
     }
+    try requireMapping()
     return at
   }
 
   /// Without the listener a fault would never end.
   private func requireListener() throws(WitnessError) {
     guard engine.listener.isRunning else { throw .listener(Errno(EPIPE, "read(userfaultfd)")) }
+  }
+
+  /// A page broke, and zeros took the place of all of the mapping: it proves nothing any more.
+  var isBroken: Bool { shield?.isLost == true }
+
+  /// Of zeros that took the mapping's place every page would be present.
+  private func requireMapping() throws(WitnessError) {
+    if isBroken { throw .broken }
   }
 
   /// How many of these pages may have been replaced since they were armed.
@@ -216,10 +236,11 @@ public final class Witness {
       while at < run.end {
         ph_touch(base + Int(truncatingIfNeeded: at))
         if !marks.isEmpty { marked += marks.count(in: PageSpan(offset: at, count: pageSize)) }
-        if marked >= limit { return }
+        if marked >= limit { return try requireMapping() }
         at &+= pageSize
       }
     }
+    try requireMapping()
   }
 
   private func forEachAbsent(

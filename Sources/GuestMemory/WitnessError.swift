@@ -38,6 +38,8 @@ public enum WitnessError: Error, CustomStringConvertible, Sendable {
   case filling(offset: UInt64, Errno)
   /// A page could not be mapped.
   case arming(offset: UInt64, Errno)
+  /// A page broke: the machine's memory failed there (memory-failure in the kernel's log).
+  case broken
   /// The page tables could not be read.
   case scanning(Errno)
 
@@ -69,6 +71,8 @@ public enum WitnessError: Error, CustomStringConvertible, Sendable {
     case .filling(let offset, let e):
       return "cannot fill the hole at file offset \(offset): \(e)"
     case .arming(let offset, let e): return "cannot map the page at file offset \(offset): \(e)"
+    case .broken:
+      return "a page of guest memory is broken, as the kernel's log says: replace the memory"
     case .scanning(let e): return "cannot read the page tables of guest memory: \(e)"
     }
   }

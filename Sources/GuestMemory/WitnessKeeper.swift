@@ -97,9 +97,10 @@ public final class WitnessKeeper {
   /// Removals (`UFFD_EVENT_REMOVE`) that the listener saw.
   public var removals: UInt64 { engine.listener.removals }
 
-  /// The witness of a file, made on first use; it lives as long as the file or any holder.
+  /// The witness of a file, made on first use, and anew after a page broke under it; it lives as long
+  /// as the file or any holder.
   public func witness(for file: GuestFile) throws(WitnessError) -> Witness {
-    if let known = file.witness, known.isOf(engine) { return known }
+    if let known = file.witness, known.isOf(engine), !known.isBroken { return known }
     let made = try Witness(of: file, engine)
     file.witness = made
     return made

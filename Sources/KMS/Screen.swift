@@ -9,6 +9,13 @@ public struct KMSError: Error, CustomStringConvertible {
   /// Another program has become master of the device.
   public let isLostMaster: Bool
 
+  /// Its driver was taken off the device, or the device was unplugged.
+  static func gone(_ path: String) -> KMSError {
+    KMSError(
+      "\(path) is gone: it was unplugged, or its driver was taken off it; start again when it is back"
+    )
+  }
+
   init(_ text: String, _ code: CInt = 0) {
     description = code == 0 ? text : "\(text): \(String(cString: strerror(code)))"
     isLostMaster = code == EACCES || code == EPERM
@@ -29,6 +36,7 @@ public final class KMSScreen {
   /// For people: connector and mode.
   public let name: String
 
+  private let path: String
   private let connector: UInt32
   private let crtc: UInt32
   private let plane: UInt32
@@ -55,6 +63,7 @@ public final class KMSScreen {
     path: String, connector wantedName: String?, size wanted: (width: UInt32, height: UInt32)?,
     mustMatch: Bool
   ) throws(KMSError) {
+    self.path = path
     do throws(Errno) { fd = try OwnedFD.open(path, O_RDWR | O_CLOEXEC) } catch {
       throw KMSError("cannot open \(path): \(error)")
     }
@@ -138,6 +147,7 @@ public final class KMSScreen {
       }
       return drmModeAtomicCommit(fd.raw, request, flags, nil)
     }
+    if result == -ENODEV { throw gone }
     if result != 0 { throw KMSError("\(name) refuses a framebuffer", -result) }
     isOn = true
     return fence
@@ -160,6 +170,18 @@ public final class KMSScreen {
       at += max(8, length)
     }
     return flipped
+  }
+
+  /// What to throw where its device turns out to be gone.
+  public var gone: KMSError { .gone(path) }
+
+  /// Makes sure that there still is a device behind the descriptor: of one that is gone neither
+  /// poll(2) nor the events tell, and what was imported stays until the descriptor is closed.
+  public func checkDevice() throws(KMSError) {
+    var value: UInt64 = 0
+    if drmGetCap(fd.raw, UInt64(DRM_CAP_DUMB_BUFFER), &value) != 0, errno == ENODEV {
+      throw gone
+    }
   }
 
   /// Gives the display back to who had it.

@@ -47,6 +47,8 @@ public final class EventLoop {
   private var timers: [Unmanaged<LoopTimer>] = []
   /// How often it woke up: stands still while there is nothing to do.
   public private(set) var turns: UInt64 = 0
+  /// What a ``Watchdog`` looks at.
+  public let pulse = LoopPulse()
   private let ready: UnsafeMutablePointer<epoll_event>
   private static let batch = 64
   private let stopEvent: SharedFD
@@ -122,13 +124,17 @@ public final class EventLoop {
     let count = try check(
       ph_epoll_wait(epoll.raw, ready, CInt(Self.batch), wait(timeout)), "epoll_wait")
     turns &+= 1
+    pulse.beginTurn()
+    defer { pulse.endTurn() }
     for i in 0..<Int(count) {
       let key = ready[i].data.u64
       let token = Token(
         slot: UInt32(truncatingIfNeeded: key), tag: UInt32(truncatingIfNeeded: key >> 32))
       guard let slot = live(token), let handler = slot.handler else { continue }
+      pulse.serves(slot.fd)
       handler(Events(rawValue: ready[i].events))
     }
+    pulse.serves(-1)
     fireTimers()
     for body in endOfTurn { body() }
   }
@@ -174,4 +180,20 @@ public final class EventLoop {
 
   /// A handle for other threads.
   public var stopper: Stopper { Stopper(event: stopEvent) }
+}
+
+extension EventLoop {
+  /// Ends the loop with the next signal of ``Signals/descriptor(for:)`` that `takes` does not.
+  ///
+  /// - Parameter takes: gets the signal's number; whether it goes on.
+  public func stop(
+    on signals: borrowing OwnedFD, unless takes: @escaping (CInt) -> Bool = { _ in false }
+  ) throws(Errno) {
+    let fd = signals.raw
+    // What the loop keeps must not keep the loop.
+    try watch(fd, for: .readable) { [unowned self] _ in
+      let number = Signals.next(from: fd)
+      if number != 0, !takes(number) { stop() }
+    }
+  }
 }

@@ -22,37 +22,12 @@ public struct EventFD: ~Copyable, Sendable {
   public borrowing func drain() -> UInt64 { ph_drain(fd.raw) }
 }
 
-/// A timerfd(2) on the monotonic clock.
-public struct TimerFD: ~Copyable, Sendable {
-  /// The descriptor; readable after an expiration.
-  public let fd: OwnedFD
-
-  /// A new, disarmed timer.
-  public init() throws(Errno) {
-    fd = OwnedFD(adopting: try check(ph_timerfd_create(), "timerfd_create"))
-  }
-
-  /// Arms the timer.
-  ///
-  /// - Parameters:
-  ///   - nanoseconds: from now; at least 1 is used.
-  ///   - interval: nanoseconds between expirations, 0 for a single one.
-  public borrowing func arm(after nanoseconds: UInt64, every interval: UInt64 = 0) {
-    _ = ph_timerfd_settime(fd.raw, max(nanoseconds, 1), interval)
-  }
-
-  /// Stops the timer.
-  public borrowing func disarm() { _ = ph_timerfd_settime(fd.raw, 0, 0) }
-
-  /// Takes the number of expirations.
-  @discardableResult
-  public borrowing func drain() -> UInt64 { ph_drain(fd.raw) }
-}
-
 /// The monotonic clock.
 public enum Clock {
   /// Nanoseconds of `CLOCK_MONOTONIC`.
   public static var now: UInt64 { ph_monotonic_ns() }
+  /// Nanoseconds that the calling thread has run (`CLOCK_THREAD_CPUTIME_ID`).
+  public static var processor: UInt64 { ph_thread_ns() }
 }
 
 /// Signals as events.

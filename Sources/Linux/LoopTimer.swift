@@ -7,7 +7,7 @@ public final class LoopTimer {
   private(set) var due = UInt64.max
 
   /// A disarmed timer whose expirations call `handler` in the loop's thread.
-  public init(on loop: EventLoop, _ handler: @escaping () -> Void) throws(Errno) {
+  public init(on loop: EventLoop, _ handler: @escaping () -> Void) {
     self.loop = loop
     self.handler = handler
     loop.add(self)

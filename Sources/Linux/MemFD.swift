@@ -61,7 +61,7 @@ public enum MemFD {
   }
 }
 
-/// What fstat(2) and fstatfs(2) say of an open file.
+/// What statx(2) and fstatfs(2) say of an open file, without a question to whoever serves it.
 public struct FileFacts: Sendable {
   /// Device and inode: the identity of a file, whatever its descriptors.
   public struct Identity: Hashable, Sendable {
@@ -81,6 +81,9 @@ public struct FileFacts: Sendable {
   public let isShmem: Bool
   /// A file on hugetlbfs, or a memfd of huge pages.
   public let isHugetlb: Bool
+  /// Its bytes are the kernel's own to give: in memory, or on a block device, and not a server's
+  /// or another program's, which could have whoever reads them wait.
+  public let isLocal: Bool
   /// Last modification and change in nanoseconds.
   public let mtime: Int64
   /// Last change of the inode in nanoseconds.
@@ -89,11 +92,12 @@ public struct FileFacts: Sendable {
   /// Asks the kernel about an open file.
   public init(of fd: CInt) throws(Errno) {
     var facts = ph_file_facts()
-    try check(ph_stat_file(fd, &facts), "fstat")
+    try check(ph_stat_file(fd, &facts), "statx")
     identity = Identity(device: facts.device, inode: facts.inode)
     size = facts.size
     isShmem = facts.filesystem == ph_TMPFS_MAGIC
     isHugetlb = facts.filesystem == ph_HUGETLBFS_MAGIC
+    isLocal = isShmem || isHugetlb || facts.is_on_disk != 0
     pageSize = isHugetlb ? facts.block_size : UInt64(sysconf(CInt(_SC_PAGESIZE)))
     mtime = facts.mtime_ns
     ctime = facts.ctime_ns

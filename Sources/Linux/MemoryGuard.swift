@@ -19,11 +19,16 @@ public final class MemoryGuard: Sendable {
     slot = try check(ph_guard_add(base, count), "sigaction(SIGBUS)")
   }
 
+  /// Installs the handler and opens its file of zeros now, rather than with the first mapping.
+  ///
+  /// - Throws: errors of sigaction(2) and memfd_create(2).
+  public static func prepare() throws(Errno) { try check(ph_guard_prepare(), "sigaction(SIGBUS)") }
+
   /// Whether the mapping was replaced.
   public var isLost: Bool { ph_guard_is_lost(slot) != 0 }
 
   /// Ends the guard; to be called once, before the mapping goes.
-  func end() { ph_guard_remove(slot) }
+  public func end() { ph_guard_remove(slot) }
 
   /// How many mappings this process has lost so far: a cheap question for each turn of a loop.
   public static var losses: UInt64 { ph_guard_losses() }

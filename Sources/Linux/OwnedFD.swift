@@ -1,14 +1,27 @@
+import CLinux
 import Glibc
 
 /// A file descriptor with one owner; it is closed when its owner lets it go.
 public struct OwnedFD: ~Copyable, Sendable {
   /// The descriptor's number, valid while this value lives.
   public let raw: CInt
+  /// Who sent it, so that its close may wait; see ``Closers``.
+  public let sender: Sender
 
   /// Takes over an open descriptor.
-  public init(adopting raw: CInt) { self.raw = raw }
+  ///
+  /// - Parameter sender: who sent it, if it came from outside of this process.
+  public init(adopting raw: CInt, from sender: Sender = .ourselves) {
+    self.raw = raw
+    self.sender = sender
+    ph_saw_descriptor(raw)
+  }
 
-  deinit { _ = Glibc.close(raw) }
+  deinit { Closers.close(raw, from: sender) }
+
+  /// The same descriptor once it was found to be of a kind whose close never waits, such as an
+  /// eventfd or a sync_file: it is closed at once from now on.
+  public consuming func vouchedFor() -> OwnedFD { OwnedFD(adopting: release()) }
 
   /// Gives the descriptor up without closing it.
   public consuming func release() -> CInt {
@@ -21,13 +34,16 @@ public struct OwnedFD: ~Copyable, Sendable {
   ///
   /// - Throws: `EMFILE` and others of fcntl(2) `F_DUPFD_CLOEXEC`.
   public borrowing func duplicate() throws(Errno) -> OwnedFD {
-    try OwnedFD.duplicate(of: raw)
+    try OwnedFD.duplicate(of: raw, from: sender)
   }
 
   /// A new owner for a copy of a descriptor that somebody else owns.
-  public static func duplicate(of raw: CInt) throws(Errno) -> OwnedFD {
+  public static func duplicate(
+    of raw: CInt, from sender: Sender = .ourselves
+  ) throws(Errno) -> OwnedFD {
     OwnedFD(
-      adopting: try retrying("fcntl(F_DUPFD_CLOEXEC)") { fcntl(raw, F_DUPFD_CLOEXEC, 3) })
+      adopting: try retrying("fcntl(F_DUPFD_CLOEXEC)") { fcntl(raw, F_DUPFD_CLOEXEC, 3) },
+      from: sender)
   }
 
   /// Opens a path, close-on-exec.
@@ -52,6 +68,9 @@ public final class SharedFD: Sendable {
 
   /// The descriptor's number, valid while this object lives.
   public var raw: CInt { owned.raw }
+
+  /// Who sent it.
+  public var sender: Sender { owned.sender }
 
   /// A second descriptor of the same open file, with an owner of its own.
   public func duplicate() throws(Errno) -> OwnedFD { try owned.duplicate() }

@@ -1,23 +1,24 @@
-import FrameWire
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
+import Pixels
 
 // What the producer's messages mean after those before them.
 extension FrameConsumer {
   /// Takes one packet; nil if it tells the user nothing.
   func receive() throws(FramesError) -> Event? {
-    var fds: [CInt] = []
+    var numbers: [CInt] = []
     let received: UnixSocket.Received
     do throws(Errno) {
       received = try UnixSocket.receive(
-        socket.raw, into: scratch, fds: &fds, maxFDs: Int(PINHOLE_MAX_FDS), dontWait: true)
+        socket.raw, into: scratch, fds: &numbers, maxFDs: Int(PINHOLE_MAX_FDS), dontWait: true)
     } catch {
       // A reset may stand before the producer's last words: read on.
       if error.code == EAGAIN || error.code == ECONNRESET { return nil }
       throw .system(error)
     }
-    defer { for fd in fds { _ = close(fd) } }
+    let fds = numbers.map { SharedFD(OwnedFD(adopting: $0)) }
     guard received.count > 0 else { throw .closed }
     let packet = UnsafeRawBufferPointer(rebasing: scratch[..<received.count])
     let message: ProducerMessage
@@ -26,8 +27,9 @@ extension FrameConsumer {
       if received.truncated {
         throw MalformedMessage(type: 0, text: "a packet or its descriptors do not fit")
       }
-      message = try ProducerMessage(packet, fds: &fds)
-      event = try accept(message)
+      message = try ProducerMessage(
+        packet, descriptors: fds.count, features: producer?.features ?? hello.features)
+      event = try accept(message, fds)
     } catch {
       throw .malformed(
         message: WireName.message(error.type),
@@ -40,82 +42,147 @@ extension FrameConsumer {
     return event
   }
 
-  private func accept(_ message: ProducerMessage) throws(MalformedMessage) -> Event? {
-    switch message {
-    case .hello(let hello):
-      guard producer == nil else { throw unexpected(PINHOLE_PRODUCER_HELLO, "a second one") }
-      producer = hello
-      return .connected(hello)
-    case .error, .ignored: return nil
-    default:
-      guard producer != nil else {
-        throw unexpected(PINHOLE_PRODUCER_HELLO, "it did not come first")
+  private func accept(
+    _ message: ProducerMessage, _ fds: [SharedFD]
+  ) throws(MalformedMessage) -> Event? {
+    guard let producer else {
+      switch message {
+      case .hello(let producer):
+        try accept(producer)
+        return .connected(producer)
+      case .error, .ignored: return nil
+      default:
+        throw unexpected(PINHOLE_PRODUCER_HELLO, at: \pinhole_header.type, "it did not come first")
       }
     }
     switch message {
+    case .hello:
+      throw unexpected(PINHOLE_PRODUCER_HELLO, at: \pinhole_header.type, "a second one")
     case .output(let state):
+      guard state.output < producer.maxOutputs else {
+        throw unexpected(PINHOLE_OUTPUT, at: \pinhole_output.output, "output \(state.output)")
+      }
       outputs[state.output] = state
       return .output(state)
-    case .bufferAdd(let buffer):
-      try accept(buffer)
+    case .bufferAdd(let add):
+      let buffer = try ReceivedBuffer(checking: add, fds: fds)
+      try accept(buffer, producer)
       return .bufferAdded(buffer)
-    case .frame(let frame):
-      try accept(frame)
+    case .frame(let message):
+      let frame = ReceivedFrame(message, fence: fds.first)
+      try accept(frame, producer)
       return .frame(frame)
-    case .bufferRemove(let name, let reason):
-      guard let buffer = buffers.removeValue(forKey: name) else {
-        throw unexpected(PINHOLE_BUFFER_REMOVE, "there is no buffer \(name)", field: 8)
+    case .bufferRemove(let removal):
+      guard let buffer = buffers.removeValue(forKey: removal.name) else {
+        throw unexpected(
+          PINHOLE_BUFFER_REMOVE, at: \pinhole_buffer_remove.buffer,
+          "there is no buffer \(removal.name)")
       }
-      removed[name] = buffer
-      return .bufferRemoved(name, reason: reason)
-    case .cursor(let cursor): return .cursor(cursor)
-    case .hello, .error, .ignored: return nil
+      removed[removal.name] = buffer
+      return .bufferRemoved(removal.name, reason: removal.reason)
+    case .cursor(let message):
+      let cursor = try ReceivedCursor(message, fds: fds)
+      try accept(cursor, producer)
+      return .cursor(cursor)
+    case .error, .ignored: return nil
     }
   }
 
-  private func accept(_ buffer: ReceivedBuffer) throws(MalformedMessage) {
-    let name = buffer.name
-    guard !buffers.keys.contains(where: { $0.number == name.number }), removed[name] == nil else {
+  private func accept(_ producer: Producer) throws(MalformedMessage) {
+    guard !options.copyOnly || producer.features & PINHOLE_FEATURE_COPY_ONLY != 0 else {
       throw unexpected(
-        PINHOLE_BUFFER_ADD, "buffer \(name) is added while \(name.number) is not removed", field: 8)
+        PINHOLE_PRODUCER_HELLO, at: \pinhole_producer_hello.features,
+        "copies were demanded, and the feature COPY_ONLY does not hold")
     }
-    guard buffers.count < 1024 else { throw unexpected(PINHOLE_BUFFER_ADD, "too many buffers") }
+    self.producer = producer
+  }
+
+  private func accept(
+    _ buffer: ReceivedBuffer, _ producer: Producer
+  ) throws(MalformedMessage) {
+    let name = buffer.name
+    func fault(
+      _ field: PartialKeyPath<pinhole_buffer_add>, _ text: String
+    ) -> MalformedMessage { unexpected(PINHOLE_BUFFER_ADD, at: field, text) }
+    guard !buffers.keys.contains(where: { $0.number == name.number }), removed[name] == nil else {
+      throw fault(\.buffer, "buffer \(name) is added while \(name.number) is not removed")
+    }
+    guard buffers.count + removed.count < 1024 else { throw fault(\.buffer, "too many buffers") }
+    guard UInt64(buffer.width) * UInt64(buffer.height) <= options.mostPixels else {
+      throw fault(
+        \.width,
+        "\(buffer.width)x\(buffer.height) are more than \(options.mostPixels) pixels, the most "
+          + "that this consumer takes")
+    }
+    if options.copyOnly, buffer.memory != .copy { throw fault(\.flags, "it is no copy") }
+    if producer.features & PINHOLE_FEATURE_ALIGNMENT != 0 { try checkAlignment(of: buffer) }
     buffers[name] = buffer
   }
 
-  private func accept(_ frame: ReceivedFrame) throws(MalformedMessage) {
-    let takesFences = (producer?.features ?? 0) & PINHOLE_FEATURE_SYNC_FILE != 0
-    if frame.acquire != nil, !takesFences {
-      throw unexpected(PINHOLE_FRAME, "fences were not agreed on", field: 48)
+  private func checkAlignment(of buffer: ReceivedBuffer) throws(MalformedMessage) {
+    func fault(
+      _ field: PartialKeyPath<pinhole_buffer_add>, _ text: String
+    ) -> MalformedMessage { unexpected(PINHOLE_BUFFER_ADD, at: field, text) }
+    let mask = UInt64(max(options.heightAlignment, 1)) - 1
+    let rows = (UInt64(buffer.height) + mask) & ~mask
+    for plane in buffer.layout.planes {
+      guard plane.stride & (max(options.strideAlignment, 1) - 1) == 0 else {
+        throw fault(\.planes.0.stride, "stride \(plane.stride) is not aligned as it was agreed on")
+      }
+      guard plane.offset + rows * UInt64(plane.stride) <= buffer.size else {
+        throw fault(\.size, "\(buffer.size) bytes hold no \(rows) rows, as it was agreed on")
+      }
     }
-    guard let buffer = buffers[frame.buffer] else {
-      throw unexpected(PINHOLE_FRAME, "there is no buffer \(frame.buffer)", field: 24)
+  }
+
+  private func accept(_ frame: ReceivedFrame, _ producer: Producer) throws(MalformedMessage) {
+    func fault(_ field: PartialKeyPath<pinhole_frame>, _ text: String) -> MalformedMessage {
+      unexpected(PINHOLE_FRAME, at: field, text)
     }
     guard let output = outputs[frame.output], output.isEnabled else {
-      throw unexpected(PINHOLE_FRAME, "output \(frame.output) is off", field: 8)
+      throw fault(\.output, "output \(frame.output) is off")
+    }
+    let last = shown[frame.output]
+    if let last, frame.serial <= last.serial {
+      throw fault(\.serial, "serial \(frame.serial) after \(last.serial)")
+    }
+    guard let buffer = buffers[frame.buffer] else {
+      throw fault(\.buffer, "there is no buffer \(frame.buffer)")
     }
     guard frame.crop.fits(width: buffer.width, height: buffer.height) else {
-      throw unexpected(
-        PINHOLE_FRAME, "the crop \(frame.crop) is outside \(buffer.width)x\(buffer.height)",
-        field: 32)
+      throw fault(\.crop, "the crop \(frame.crop) is outside \(buffer.width)x\(buffer.height)")
     }
     guard frame.crop.width == output.width, frame.crop.height == output.height else {
-      throw unexpected(
-        PINHOLE_FRAME,
-        "the crop \(frame.crop) is not of the output's size \(output.width)x\(output.height)",
-        field: 32)
+      throw fault(
+        \.crop,
+        "the crop \(frame.crop) is not of the output's size \(output.width)x\(output.height)")
     }
-    if let last = serials[frame.output], frame.serial <= last {
-      throw unexpected(PINHOLE_FRAME, "serial \(frame.serial) after \(last)", field: 16)
+    guard frame.isFull || last?.crop == frame.crop && buffer.wasShown else {
+      throw fault(
+        \.flags, "FULL is missing: it is the first frame of the output, the crop or the buffer")
     }
-    serials[frame.output] = frame.serial
+    guard unanswered[frame.output, default: [:]].count < producer.maxInFlight else {
+      throw fault(\.serial, "more than \(producer.maxInFlight) frames are in flight")
+    }
+    buffer.wasShown = true
+    shown[frame.output] = (frame.serial, frame.crop)
     unanswered[frame.output, default: [:]][frame.serial] = frame.buffer
   }
 
-  private func unexpected(
-    _ type: pinhole_message, _ text: String, field: UInt32 = PINHOLE_NO_FIELD
+  private func accept(_ cursor: ReceivedCursor, _ producer: Producer) throws(MalformedMessage) {
+    guard cursor.output < producer.maxOutputs else {
+      throw unexpected(PINHOLE_CURSOR, at: \pinhole_cursor.output, "output \(cursor.output)")
+    }
+    if cursor.image != nil { cursors.insert(cursor.output) }
+    guard !cursor.isVisible || cursors.contains(cursor.output) else {
+      throw unexpected(
+        PINHOLE_CURSOR, at: \pinhole_cursor.flags, "it is visible, and no image ever came")
+    }
+  }
+
+  private func unexpected<Body>(
+    _ type: pinhole_message, at field: PartialKeyPath<Body>, _ text: String
   ) -> MalformedMessage {
-    MalformedMessage(
-      code: PINHOLE_ERROR_UNEXPECTED, type: type.rawValue, field: field, text: text)
+    MalformedMessage(code: PINHOLE_ERROR_UNEXPECTED, type: type.rawValue, at: field, text: text)
   }
 }

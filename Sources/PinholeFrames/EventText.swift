@@ -1,10 +1,13 @@
+import Linux
+import Pixels
+
 extension FrameConsumer.Event: CustomStringConvertible {
   /// The event as one line that does not change between versions.
   public var description: String {
     switch self {
     case .connected(let producer):
       return "connected version \(producer.version) in-flight \(producer.maxInFlight)"
-        + " hold \(producer.holdDeadline)us name \(producer.name)"
+        + " hold \(producer.holdDeadline)us name \(producer.name.printable)"
     case .output(let state):
       return "output \(state.output) "
         + (state.isEnabled ? "\(state.width)x\(state.height)" : "off")
@@ -27,13 +30,7 @@ extension FrameConsumer.Event: CustomStringConvertible {
 extension ReceivedBuffer: CustomStringConvertible {
   /// For example `640x480 XR24 stride 2560 dma-buf`.
   public var description: String {
-    var format = ""
-    for shift in [0, 8, 16, 24] as [UInt32] {
-      let byte = UInt8(truncatingIfNeeded: fourcc >> shift)
-      format.unicodeScalars.append(
-        (0x21...0x7e).contains(byte) ? Unicode.Scalar(byte) : "?")
-    }
-    return "\(width)x\(height) \(format) stride \(stride)"
+    return "\(width)x\(height) \(fourcc) stride \(stride)"
       + (memory == .dmaBuf ? " dma-buf" : " copy") + (isYInverted ? " y-inverted" : "")
   }
 }

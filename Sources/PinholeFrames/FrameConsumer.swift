@@ -1,7 +1,8 @@
-import FrameWire
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
+import Pixels
 
 /// A connection to a producer of frames, such as `pinhole --frames-socket PATH`.
 ///
@@ -35,6 +36,18 @@ public final class FrameConsumer {
     public var strideAlignment: UInt32
     /// There shall be memory for a multiple of so many rows; 0 for any.
     public var heightAlignment: UInt32
+    /// Buffers may be a GPU's images, of any format, modifier and number of planes, which only
+    /// an import can read (`PINHOLE_FEATURE_MODIFIERS`).
+    public var takesModifiers: Bool
+    /// With ``copyOnly``: all copies shall be told of before the first frame, and more frames may be
+    /// unanswered, because others get them from here (`PINHOLE_FEATURE_POOL`).
+    public var takesPool: Bool = false
+    /// A picture of more pixels is a mistake of the producer; whatever it claims, it shall not
+    /// fill this process's memory.
+    public var mostPixels: UInt64 = 1 << 27
+    /// Milliseconds to wait for a producer that does not accept, as one that is stopped; 0 for a
+    /// loop that must not wait, and tries again later.
+    public var patience = UnixSocket.patience
     /// Closes a removed buffer before ``Event/bufferRemoved(_:reason:)`` is returned.
     ///
     /// Leave it on unless you import descriptors elsewhere; then call
@@ -45,7 +58,8 @@ public final class FrameConsumer {
     public init(
       name: String = "consumer", copyOnly: Bool = false, takesFences: Bool = false,
       takesTimelines: Bool = false, isExplicit: Bool = false, strideAlignment: UInt32 = 0,
-      heightAlignment: UInt32 = 0, closesRemovedBuffers: Bool = true
+      heightAlignment: UInt32 = 0, takesModifiers: Bool = false,
+      closesRemovedBuffers: Bool = true
     ) {
       self.name = name
       self.copyOnly = copyOnly
@@ -54,6 +68,7 @@ public final class FrameConsumer {
       self.isExplicit = isExplicit
       self.strideAlignment = strideAlignment
       self.heightAlignment = heightAlignment
+      self.takesModifiers = takesModifiers
       self.closesRemovedBuffers = closesRemovedBuffers
     }
   }
@@ -66,7 +81,7 @@ public final class FrameConsumer {
     case output(OutputState)
     /// There is memory that frames will refer to.
     case bufferAdded(ReceivedBuffer)
-    /// There is something new to see; answer with ``FrameConsumer/done(_:)``.
+    /// There is something new to see; answer with ``FrameConsumer/done(_:fence:)``.
     case frame(ReceivedFrame)
     /// A buffer was taken back.
     case bufferRemoved(BufferName, reason: RemovalReason)
@@ -82,22 +97,28 @@ public final class FrameConsumer {
   public internal(set) var outputs: [UInt32: OutputState] = [:]
   var removed: [BufferName: ReceivedBuffer] = [:]
   /// The last frame of each output.
-  var serials: [UInt32: UInt64] = [:]
+  var shown: [UInt32: (serial: UInt64, crop: Rect)] = [:]
+  /// The outputs that have a cursor's image.
+  var cursors: Set<UInt32> = []
   /// The frames of each output that were not answered, with their buffers.
   var unanswered: [UInt32: [UInt64: BufferName]] = [:]
   let socket: SharedFD
   let options: Options
+  /// What was asked for.
+  let hello: ConsumerHello
+  private var outbox = Outbox()
   let scratch: UnsafeMutableRawBufferPointer
 
   /// Connects to a producer's socket and introduces itself.
   ///
   /// The answer comes as the first event, ``Event/connected(_:)``.
   ///
-  /// - Throws: ``FramesError/cannotConnect(path:_:)``.
+  /// - Throws: ``FramesError/cannotConnect(path:_:)``, also when nobody has accepted for
+  ///   ``Options/patience``.
   public convenience init(path: String, options: Options = Options()) throws(FramesError) {
     let socket: OwnedFD
     do throws(Errno) {
-      socket = try UnixSocket.connect(path, kind: .seqpacket)
+      socket = try UnixSocket.connect(path, kind: .seqpacket, patience: options.patience)
     } catch {
       throw .cannotConnect(path: path, error)
     }
@@ -109,25 +130,8 @@ public final class FrameConsumer {
     self.socket = SharedFD(socket)
     self.options = options
     scratch = .allocate(byteCount: Int(PINHOLE_MAX_MESSAGE), alignment: 8)
-    var hello = pinhole_consumer_hello()
-    hello.magic = PINHOLE_MAGIC
-    hello.min_version = PINHOLE_VERSION
-    hello.max_version = PINHOLE_VERSION
-    if options.copyOnly {
-      hello.flags = PINHOLE_CONSUMER_COPY_ONLY
-      hello.features |= PINHOLE_FEATURE_COPY_ONLY
-    }
-    if options.isExplicit { hello.flags |= PINHOLE_CONSUMER_EXPLICIT }
-    if options.takesFences { hello.features |= PINHOLE_FEATURE_SYNC_FILE }
-    if options.takesTimelines { hello.features |= PINHOLE_FEATURE_TIMELINE }
-    if options.strideAlignment > 0 || options.heightAlignment > 0 {
-      hello.features |= PINHOLE_FEATURE_ALIGNMENT
-      hello.stride_align = options.strideAlignment
-      hello.height_align = options.heightAlignment
-    }
-    WireText.write(options.name, to: &hello.name)
-    hello.header = Self.header(PINHOLE_CONSUMER_HELLO, pinhole_consumer_hello.self)
-    try send(hello)
+    hello = options.hello
+    try send(hello.wire)
   }
 
   deinit { scratch.deallocate() }
@@ -141,14 +145,23 @@ public final class FrameConsumer {
   /// - Returns: nil when the time is up.
   /// - Throws: ``FramesError``; the connection is of no use afterwards.
   public func next(timeout: CInt = -1) throws(FramesError) -> Event? {
+    let end = timeout < 0 ? nil : Clock.now &+ UInt64(timeout) &* 1_000_000
+    var uneventful = 0
     while true {
+      try outbox.flush(to: socket.raw)
+      let now = Clock.now
+      let left = end.map { CInt(clamping: ($0 &- min(now, $0) &+ 999_999) / 1_000_000) } ?? -1
+      let wishes = outbox.isEmpty ? POLLIN : POLLIN | POLLOUT
+      var poll = pollfd(fd: socket.raw, events: Int16(wishes), revents: 0)
       do throws(Errno) {
-        var poll = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
-        if try retrying("poll", { Glibc.poll(&poll, 1, timeout) }) == 0 { return nil }
+        if try retrying("poll", { Glibc.poll(&poll, 1, left) }) == 0 { return nil }
       } catch {
         throw .system(error)
       }
-      if let event = try receive() { return event }
+      if poll.revents != Int16(POLLOUT), let event = try receive() { return event }
+      // A producer that goes on saying nothing of interest does not keep the caller.
+      uneventful += 1
+      if let end, Clock.now >= end, uneventful > 64 { return nil }
     }
   }
 
@@ -156,23 +169,21 @@ public final class FrameConsumer {
   ///
   /// Every frame needs this. A frame of a buffer that was closed meanwhile is passed over.
   ///
-  /// - Parameter fence: a sync_file that signals when the GPU has read the frame. It stays the
-  ///   caller's. Only where ``Options/takesFences`` holds (`PINHOLE_FEATURE_SYNC_FILE`).
+  /// - Parameters:
+  ///   - frame: as it was received.
+  ///   - fence: a sync_file that signals when the GPU has read the frame. It stays the caller's.
+  ///     Only where ``Options/takesFences`` holds (`PINHOLE_FEATURE_SYNC_FILE`).
+  /// - Throws: ``FramesError`` when the producer is gone.
   public func done(_ frame: ReceivedFrame, fence: CInt? = nil) throws(FramesError) {
-    try done(frame, fence == nil ? PINHOLE_FENCE_NONE : PINHOLE_FENCE_SYNC_FILE, fence: fence)
+    try done(frame, fence == nil ? .now : .syncFile, fence: fence)
   }
 
   func done(
-    _ frame: ReceivedFrame, _ release: pinhole_fence, point: UInt64 = 0, fence: CInt? = nil
+    _ frame: ReceivedFrame, _ release: FrameDone.Release, fence: CInt? = nil
   ) throws(FramesError) {
     guard unanswered[frame.output]?.removeValue(forKey: frame.serial) != nil else { return }
-    var message = pinhole_frame_done()
-    message.header = Self.header(PINHOLE_FRAME_DONE, pinhole_frame_done.self)
-    message.output = frame.output
-    message.serial = frame.serial
-    message.release_kind = release.rawValue
-    message.release_point = point
-    try send(message, fds: fence.map { [$0] } ?? [])
+    let done = FrameDone(output: frame.output, serial: frame.serial, release: release)
+    try send(done.wire, fds: fence.map { [$0] } ?? [])
   }
 
   /// Tells the producer that nothing of a removed buffer is in use any more.
@@ -182,28 +193,30 @@ public final class FrameConsumer {
     for output in unanswered.keys {
       unanswered[output] = unanswered[output]?.filter { $0.value != name }
     }
-    var message = pinhole_buffer_closed()
-    message.header = Self.header(PINHOLE_BUFFER_CLOSED, pinhole_buffer_closed.self)
-    message.buffer = name.number
-    message.generation = name.generation
-    try send(message)
+    try send(BufferClosed(name).wire)
   }
 
-  static func header<Body>(_ type: pinhole_message, _: Body.Type) -> pinhole_header {
-    pinhole_header(type: type.rawValue, size: UInt32(MemoryLayout<Body>.size))
+  func send(_ message: some WireStruct, fds: [CInt] = []) throws(FramesError) {
+    try outbox.send(message, fds: fds, to: socket.raw)
   }
+}
 
-  func send<Body: BitwiseCopyable>(
-    _ body: Body, fds: [CInt] = []
-  ) throws(FramesError) {
-    do throws(Errno) {
-      _ = try withUnsafeBytes(of: body) { bytes throws(Errno) in
-        try UnixSocket.send(socket.raw, bytes, fds: fds)
-      }
-    } catch {
-      // The producer may have said why before it closed: the next read tells.
-      if error.code == EPIPE || error.code == ECONNRESET { return }
-      throw .system(error)
+extension FrameConsumer.Options {
+  /// What these options say on the wire.
+  var hello: ConsumerHello {
+    var hello = ConsumerHello(name: name)
+    hello.isCopyOnly = copyOnly
+    hello.isExplicit = isExplicit
+    if copyOnly { hello.features |= PINHOLE_FEATURE_COPY_ONLY }
+    if takesFences { hello.features |= PINHOLE_FEATURE_SYNC_FILE }
+    if takesTimelines { hello.features |= PINHOLE_FEATURE_TIMELINE }
+    if takesPool, copyOnly { hello.features |= PINHOLE_FEATURE_POOL }
+    if takesModifiers { hello.features |= PINHOLE_FEATURE_MODIFIERS }
+    if strideAlignment > 0 || heightAlignment > 0 {
+      hello.features |= PINHOLE_FEATURE_ALIGNMENT
+      hello.strideAlignment = strideAlignment
+      hello.heightAlignment = heightAlignment
     }
+    return hello
   }
 }

@@ -1,4 +1,4 @@
-import FrameWire
+import FrameProtocol
 import Linux
 
 /// Why a consumer's connection failed.
@@ -14,28 +14,29 @@ public enum FramesError: Error, CustomStringConvertible, Sendable {
   /// A system call failed.
   case system(Errno)
 
-  /// An `ERROR` message.
-  public struct Refusal: Sendable, Equatable {
-    /// `PINHOLE_ERROR_*`.
-    public let code: UInt32
-    /// The type of our message at fault, 0 if none is.
-    public let messageType: UInt32
-    /// Bytes from the start of our message to the field at fault.
-    public let field: UInt32?
-    /// What the producer wrote for people.
-    public let text: String
-  }
+  /// The pixels of a buffer cannot be read so.
+  case unreadable(BufferName, String)
+  /// The producer does not read: too many answers wait for it.
+  case unread
 
-  /// What failed, and on what.
+  /// An `ERROR` message.
+  public typealias Refusal = FrameProtocol.Refusal
+
+  /// What failed, on what, and what the operator can do.
   public var description: String {
     switch self {
-    case .cannotConnect(let path, let error): return "cannot connect to \(path): \(error.message)"
+    case .cannotConnect(let path, let error):
+      let server = "pinhole serve --frames-socket \(path)"
+      return "cannot connect to \(path): \(error.message)"
+        + error.adviceToConnect(server: server, access: "--frames-group")
     case .closed: return "the producer closed the connection"
     case .refused(let refusal):
       return "the producer refused: \(WireName.error(refusal.code)): \(refusal.text)"
     case .malformed(let message, let field, let text):
       let place = field.map { " at byte \($0)" } ?? ""
       return "the producer sent a bad \(message)\(place): \(text)"
+    case .unreadable(let buffer, let text): return "buffer \(buffer) cannot be read: \(text)"
+    case .unread: return "the producer does not read what it is told"
     case .system(let error): return error.description
     }
   }

@@ -1,69 +1,71 @@
 import CLinux
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
+import Pixels
 
 /// Memory with pixels that the producer shares: one generation of a buffer.
 ///
 /// It belongs to the thread of its ``FrameConsumer``. Once the generation is removed nothing
 /// can be read any more.
 public final class ReceivedBuffer {
-  /// What the descriptor is.
-  public enum Memory: Sendable, Equatable {
-    /// A dma-buf over the guest's own pages.
-    case dmaBuf
-    /// A memfd that cannot shrink, with a copy.
-    case copy
-  }
+  /// What the descriptors are.
+  public typealias Memory = FrameMemory
 
   /// Its name.
   public let name: BufferName
-  /// Pixels across.
-  public let width: UInt32
-  /// Pixels down.
-  public let height: UInt32
-  /// `DRM_FORMAT_*` of drm_fourcc.h.
-  public let fourcc: UInt32
-  /// `DRM_FORMAT_MOD_*` of drm_fourcc.h; 0 is linear.
-  public let modifier: UInt64
-  /// Bytes from one row to the next.
-  public let stride: UInt32
-  /// Bytes from the start of the memory to the first row.
-  public let offset: UInt64
-  /// Bytes of memory.
+  /// Where the pixels are; of one plane, linear, unless ``FrameConsumer/Options/takesModifiers``.
+  public let layout: ImageLayout
+  /// Bytes of memory behind each descriptor.
   public let size: UInt64
   /// The first row in memory is the lowest on screen.
   public let isYInverted: Bool
-  /// What the descriptor is.
+  /// What the descriptors are.
   public let memory: Memory
-  private var fd: OwnedFD?
+  /// A frame has shown it.
+  var wasShown = false
+  private var fds: [SharedFD]
   private var mapping: Mapping?
 
-  init(_ body: pinhole_buffer_add, fd: consuming OwnedFD) {
-    name = BufferName(number: body.buffer, generation: body.generation)
-    width = body.width
-    height = body.height
-    fourcc = body.fourcc
-    modifier = body.modifier
-    stride = body.planes.0.stride
-    offset = body.planes.0.offset
-    size = body.size
-    isYInverted = body.flags & PINHOLE_BUFFER_Y_INVERT != 0
-    memory = body.flags & PINHOLE_BUFFER_DMABUF != 0 ? .dmaBuf : .copy
-    self.fd = consume fd
+  init(_ add: BufferAdd, fds: [SharedFD]) {
+    name = add.name
+    layout = add.layout
+    size = add.size
+    isYInverted = add.isYInverted
+    memory = add.memory
+    self.fds = fds
   }
 
-  /// The descriptor for an import elsewhere, -1 once the generation is closed.
+  /// Pixels across.
+  public var width: UInt32 { layout.width }
+  /// Pixels down.
+  public var height: UInt32 { layout.height }
+  /// The pixel format.
+  public var fourcc: FourCC { layout.fourcc }
+  /// `DRM_FORMAT_MOD_*` of drm_fourcc.h; 0 is linear.
+  public var modifier: UInt64 { layout.modifier }
+  /// Bytes from one row of the first plane to the next.
+  public var stride: UInt32 { layout.planes.first?.stride ?? 0 }
+  /// Bytes from the start of the first plane's memory to its first row.
+  public var offset: UInt64 { layout.planes.first?.offset ?? 0 }
+
+  /// The first plane's descriptor for an import elsewhere, -1 once the generation is closed.
   ///
   /// It stays this object's: duplicate it to keep it.
   public var descriptor: CInt {
-    switch fd {
-    case .some(let fd): return fd.raw
-    case .none: return -1
-    }
+    layout.planes.first.map { descriptor(of: $0) } ?? -1
   }
 
-  /// Lets a function look at the whole memory, mapped read-only.
+  /// The descriptor in which a plane lies, -1 once the generation is closed.
+  ///
+  /// It stays this object's: duplicate it to keep it.
+  public func descriptor(of plane: PixelPlane) -> CInt {
+    let index = Int(plane.descriptor)
+    return fds.indices.contains(index) ? fds[index].raw : -1
+  }
+
+  /// Lets a function look at the first descriptor's whole memory, mapped read-only.
   ///
   /// A dma-buf is bracketed with `DMA_BUF_IOCTL_SYNC` (linux/dma-buf.h). The bytes may change
   /// while they are read once the frame was released.
@@ -82,9 +84,11 @@ public final class ReceivedBuffer {
       case .some(let mapping): bytes = UnsafeRawBufferPointer(mapping.bytes)
       case .none: throw Errno(EBADF, "mmap")
       }
-      if memory == .dmaBuf { try Self.sync(number, Self.start | Self.reading) }
+      if memory == .dmaBuf {
+        try check(ph_dmabuf_begin_read(number), "ioctl(DMA_BUF_IOCTL_SYNC)")
+      }
       let result = body(bytes)
-      if memory == .dmaBuf { try Self.sync(number, Self.end | Self.reading) }
+      if memory == .dmaBuf { try check(ph_dmabuf_end_read(number), "ioctl(DMA_BUF_IOCTL_SYNC)") }
       return result
     } catch {
       throw error.code == EBADF ? .closed : .system(error)
@@ -94,10 +98,14 @@ public final class ReceivedBuffer {
   /// Copies a rectangle: 4 bytes a pixel, rows from the top without gaps.
   ///
   /// - Parameter rect: in pixels of the buffer.
-  /// - Throws: ``FramesError/malformed(message:field:text:)`` if the rectangle does not fit.
-  public func pixels(of rect: PixelRect) throws(FramesError) -> [UInt8] {
-    guard rect.fits(width: width, height: height) else {
-      throw .malformed(message: "crop", field: nil, text: "\(rect) is outside \(width)x\(height)")
+  /// - Throws: ``FramesError/unreadable(_:_:)`` if the rectangle does not fit, or where the pixels
+  ///   are not linear with 4 bytes each, so that only a GPU can read them.
+  public func pixels(of rect: Rect) throws(FramesError) -> [UInt8] {
+    guard !rect.isEmpty, rect.fits(width: width, height: height) else {
+      throw .unreadable(name, "\(rect) is outside \(width)x\(height)")
+    }
+    guard let packed = layout.packed else {
+      throw .unreadable(name, "\(fourcc) with modifier 0x\(String(modifier, radix: 16))")
     }
     let row = Int(rect.width) * 4
     return try read { bytes in
@@ -105,7 +113,7 @@ public final class ReceivedBuffer {
         for line in 0..<Int(rect.height) {
           let y = Int(rect.y) + line
           let inMemory = isYInverted ? Int(height) - 1 - y : y
-          let from = Int(offset) + inMemory * Int(stride) + Int(rect.x) * 4
+          let from = Int(packed.offset) + inMemory * Int(packed.stride) + Int(rect.x) * 4
           guard let target = out.baseAddress, let source = bytes.baseAddress else { break }
           memcpy(target + line * row, source + from, row)
         }
@@ -114,25 +122,9 @@ public final class ReceivedBuffer {
     }
   }
 
-  /// Unmaps the memory and closes the descriptor.
+  /// Unmaps the memory and closes the descriptors.
   func close() {
     mapping = nil
-    fd = nil
-  }
-
-  // linux/dma-buf.h
-  private static let syncRequest: UInt = 0x4008_6200  // _IOW('b', 0, struct dma_buf_sync)
-  private static let reading: UInt64 = 1 << 0
-  private static let start: UInt64 = 0 << 2
-  private static let end: UInt64 = 1 << 2
-
-  private static func sync(_ fd: CInt, _ flags: UInt64) throws(Errno) {
-    var flags = flags
-    while true {
-      let result = ph_ioctl(fd, syncRequest, &flags)
-      if result == -EAGAIN { continue }
-      try check(result, "ioctl(DMA_BUF_IOCTL_SYNC)")
-      return
-    }
+    fds = []
   }
 }

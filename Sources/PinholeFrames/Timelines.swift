@@ -1,4 +1,5 @@
 import CLinux
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
@@ -33,12 +34,7 @@ extension FrameConsumer {
     output: UInt32, syncobj: CInt, node: CInt
   ) throws(FramesError) {
     try requireTimelines()
-    var message = pinhole_timeline_add()
-    message.header = Self.header(PINHOLE_TIMELINE_ADD, pinhole_timeline_add.self)
-    message.output = output
-    message.syncobj_index = 0
-    message.node_index = 1
-    try send(message, fds: [syncobj, node])
+    try send(TimelineAdd(output: output, syncobj: 0, node: 1).wire, fds: [syncobj, node])
   }
 
   /// Takes the timeline of an output back. Points that were named before still count.
@@ -46,10 +42,7 @@ extension FrameConsumer {
   /// - Throws: `EOPNOTSUPP` unless ``mayUseTimelines``.
   public func removeTimeline(output: UInt32) throws(FramesError) {
     try requireTimelines()
-    var message = pinhole_timeline_remove()
-    message.header = Self.header(PINHOLE_TIMELINE_REMOVE, pinhole_timeline_remove.self)
-    message.output = output
-    try send(message)
+    try send(TimelineRemove(output: output).wire)
   }
 
   /// Tells the producer that a frame is not read any more once a point of its output's timeline
@@ -61,7 +54,7 @@ extension FrameConsumer {
   /// - Throws: `EOPNOTSUPP` unless ``mayUseTimelines``.
   public func done(_ frame: ReceivedFrame, point: UInt64) throws(FramesError) {
     try requireTimelines()
-    try done(frame, PINHOLE_FENCE_TIMELINE, point: point)
+    try done(frame, .point(point))
   }
 
   private func requireTimelines() throws(FramesError) {

@@ -26,13 +26,16 @@ enum CallFilter {
       try add(rule.name, SCMP_ACT_ALLOW, rule.conditions, to: filter)
     }
     if otherwise == .kill {
-      for name in policy.refused { try add(name, refuse, [], to: filter) }
+      for rule in policy.refused { try add(rule.name, refuse, rule.conditions, to: filter) }
     }
+    for name in policy.absent { try add(name, deny, [], to: filter) }
     try checked(seccomp_load(filter), "seccomp_load")
   }
 
   private static let killProcess = UInt32(0x8000_0000)  // SCMP_ACT_KILL_PROCESS
   private static let refuse = UInt32(0x0005_0000) | UInt32(EACCES)  // SCMP_ACT_ERRNO(EACCES)
+
+  private static let deny = UInt32(0x0005_0000) | UInt32(ENOSYS)  // SCMP_ACT_ERRNO(ENOSYS)
 
   private static func add(
     _ name: String, _ action: UInt32, _ conditions: [CallRule.Condition],

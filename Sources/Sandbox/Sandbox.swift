@@ -55,19 +55,40 @@ public enum Sandbox {
   ///
   /// - Parameters:
   ///   - directories: where files may still be removed, with Landlock.
+  ///   - keepsRoot: paths of sockets stay reachable where the kernel has no Landlock.
   ///   - withoutLandlock: as on a kernel that has none.
   /// - Returns: what keeps the process from files.
   public static func confine(
-    removingFilesIn directories: [String] = [], withoutLandlock: Bool = false
+    removingFilesIn directories: [String] = [], keepsRoot: Bool = false,
+    withoutLandlock: Bool = false
   ) throws(Failure) -> Files {
     try step("giving up new privileges") { () throws(Errno) in
       try check(ph_set_no_new_privileges(), "prctl(PR_SET_NO_NEW_PRIVS)")
     }
-    let files = try confineFiles(directories, withoutLandlock ? nil : Landlock.abi)
+    let files = try confineFiles(
+      directories, withoutLandlock ? nil : Landlock.abi, keepsRoot: keepsRoot)
     try step("dropping capabilities") { () throws(Errno) in
       try check(ph_drop_capabilities(), "capset")
     }
     return files
+  }
+
+  /// As ``confine(removingFilesIn:withoutLandlock:)``, but files can still be read: for a process
+  /// that has libraries to load before it gives up the rest.
+  ///
+  /// - Parameter devices: devices, or directories of them, that may be written and controlled.
+  public static func confineToReading(devices: [String]) throws(Failure) {
+    try step("giving up new privileges") { () throws(Errno) in
+      try check(ph_set_no_new_privileges(), "prctl(PR_SET_NO_NEW_PRIVS)")
+    }
+    if let abi = Landlock.abi {
+      try step("denying changes to files") { () throws(Errno) in
+        try Landlock.restrictToReading(devices: devices, abi: abi)
+      }
+    }
+    try step("dropping capabilities") { () throws(Errno) in
+      try check(ph_drop_capabilities(), "capset")
+    }
   }
 
   /// Permits only the system calls of a policy from now on, in all threads.
@@ -98,7 +119,7 @@ public enum Sandbox {
   }
 
   private static func confineFiles(
-    _ directories: [String], _ abi: Int?
+    _ directories: [String], _ abi: Int?, keepsRoot: Bool
   ) throws(Failure) -> Files {
     if let abi {
       try step("denying access to files") { () throws(Errno) in
@@ -106,6 +127,7 @@ public enum Sandbox {
       }
       return .landlock(abi: abi)
     }
+    if keepsRoot { return .callsOnly }
     return ph_enter_empty_root() == 0 ? .emptyRoot : .callsOnly
   }
 

@@ -2,14 +2,17 @@ import Linux
 
 /// Descriptors that came with a message; those that nobody takes are closed.
 final class ReceivedFDs {
+  private let sender: Sender
   private var raw: [CInt] = []
+
+  init(from sender: Sender) { self.sender = sender }
 
   var count: Int { raw.count }
 
   func append(_ more: [CInt]) { raw.append(contentsOf: more) }
 
   /// The first of those that are left.
-  func take() -> OwnedFD? { raw.isEmpty ? nil : OwnedFD(adopting: raw.removeFirst()) }
+  func take() -> OwnedFD? { raw.isEmpty ? nil : OwnedFD(adopting: raw.removeFirst(), from: sender) }
 
   deinit { while take() != nil {} }
 }
@@ -22,20 +25,27 @@ final class Connection {
   private var have = 0
   private var expected = VhostUserHeader.size
   private var header: VhostUserHeader?
-  private var fds = ReceivedFDs()
+  private var fds: ReceivedFDs
   private var outgoing: [UInt8] = []
   /// Descriptors that go with the byte of `outgoing` at their place.
   private var passengers: [(place: Int, fd: SharedFD)] = []
   private static let maxOutgoing = 64 * 1024
 
-  init(_ socket: consuming OwnedFD) throws(Errno) {
-    try UnixSocket.setNonblocking(socket.raw, true)
+  init(_ socket: consuming OwnedFD) {
+    fds = ReceivedFDs(from: socket.sender)
     self.socket = socket
     buffer = .allocate(
       byteCount: VhostUserHeader.size + VhostUserMessage.maxPayload, alignment: 8)
   }
 
-  deinit { buffer.deallocate() }
+  deinit {
+    // The socket may be closed later, and by others.
+    UnixSocket.shutDown(socket.raw)
+    buffer.deallocate()
+  }
+
+  /// A close of something that came over it waits.
+  var isStuck: Bool { Closers.isStuck(socket.sender) }
 
   var raw: CInt { socket.raw }
 
@@ -69,7 +79,7 @@ final class Connection {
       have = 0
       expected = VhostUserHeader.size
       header = nil
-      fds = ReceivedFDs()
+      fds = ReceivedFDs(from: socket.sender)
     }
     return (message, fds)
   }
@@ -81,7 +91,8 @@ final class Connection {
     do throws(Errno) {
       received = try UnixSocket.receive(
         socket.raw, into: UnsafeMutableRawBufferPointer(rebasing: buffer[have..<expected]),
-        fds: &descriptors, maxFDs: VhostUserMessage.maxFDs + 1, dontWait: true)
+        fds: &descriptors, maxFDs: VhostUserMessage.maxFDs + 1, dontWait: true,
+        from: socket.sender)
     } catch {
       if error.code == wouldBlock { return false }
       throw error.code == connectionReset ? .truncated : .socket(error)

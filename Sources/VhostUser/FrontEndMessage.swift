@@ -183,10 +183,8 @@ struct MessageValidator {
     var fd: SharedFD?
     if descriptor.hasDescriptor {
       let event = try input.takeFD()
-      do throws(Errno) {
-        // A blocking descriptor could hang the loop: in a drain, or once its count is full.
-        try UnixSocket.setNonblocking(event.raw, true)
-      } catch { throw .badDescriptor(input.name, error) }
+      // Only those are known not to wait; and `O_NONBLOCK` stays as the front-end has it.
+      guard Foreign.isEventFD(event.raw) else { throw .badDescriptor(input.name, nil) }
       fd = event
     }
     switch input.request {

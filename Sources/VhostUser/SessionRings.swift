@@ -1,4 +1,3 @@
-import CLinux
 import Linux
 import Logging
 import Virtqueue
@@ -52,7 +51,8 @@ extension VhostUserSession {
         nextAvailable: vring.base,
         indirect: features & VirtioFeature.indirectDescriptors != 0,
         eventIndex: features & VirtioFeature.eventIndex != 0)
-      vring.queue = VhostUserQueue(ring, vring) { [weak self] in self?.failed($0, $1) }
+      vring.onFailure = { [weak self] in self?.failed($0, $1) }
+      vring.queue = VirtioQueue(ring, bell: vring)
     } catch {
       failed(vring, error)
       return
@@ -72,6 +72,12 @@ extension VhostUserSession {
   }
 
   private func watchKick(of vring: Vring) throws(Errno) {
+    if vring.again == nil {
+      vring.again = LoopTimer(on: loop) { [weak self, weak vring] in
+        guard let self, let vring, vring.queue != nil, !vring.isBroken else { return }
+        device.queueKicked(vring.index)
+      }
+    }
     switch vring.kick {
     case .none: break
     case .event(let kick):
@@ -82,7 +88,7 @@ extension VhostUserSession {
         kicked(vring, events)
       }
     case .polled:
-      let timer = try LoopTimer(on: loop) { [weak self, weak vring] in
+      let timer = LoopTimer(on: loop) { [weak self, weak vring] in
         guard let self, let vring, vring.queue != nil else { return }
         device.queueKicked(vring.index)
       }
@@ -105,10 +111,11 @@ extension VhostUserSession {
     if let token = vring.token {
       loop.unwatch(token)
       // Whoever serves the ring next must not take old kicks for new ones.
-      if case .event(let kick) = vring.kick { _ = ph_drain_kick(kick.raw) }
+      if case .event(let kick) = vring.kick { Foreign.drain(kick.raw) }
     }
     vring.token = nil
     vring.timer = nil
+    vring.again?.disarm()
   }
 
   /// Takes a ring away from the device, if it has it.
@@ -131,6 +138,6 @@ extension VhostUserSession {
     vring.isBroken = true
     unwatch(vring)
     logger.error("\(error); the queue is stopped until the driver resets it")
-    if let event = vring.error { _ = ph_eventfd_signal(event.raw) }
+    if let event = vring.error { Foreign.signal(event.raw) }
   }
 }

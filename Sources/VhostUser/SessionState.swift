@@ -1,6 +1,7 @@
 import GuestMemory
 import Linux
 import Logging
+import Virtqueue
 
 /// Features, memory and resets.
 extension VhostUserSession {
@@ -46,6 +47,8 @@ extension VhostUserSession {
 
   private func changed(removed: [MemoryRegion]) {
     device.memoryChanged(removed: removed)
+    // A device that did not ask has no use for it.
+    _ = memory.takeUncovered()
     for vring in vrings where vring.isParked && vring.queue != nil {
       vring.isParked = false
       device.queueKicked(vring.index)

@@ -33,6 +33,8 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
   case memory(String)
   /// Guest memory was taken away while it was in use.
   case memoryLost(MemoryRegion)
+  /// A descriptor that the front-end sent has been closing for a second or more.
+  case closeWaits
   /// The front-end sends requests and never reads the replies.
   case repliesNotRead
 
@@ -61,6 +63,8 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
       return "the guest memory at 0x\(String(region.guestAddress, radix: 16)) is gone: its file "
         + "was truncated or has no huge pages left; seal it against shrinking (in QEMU "
         + "memory-backend-memfd,seal=on) and reserve huge pages"
+    case .closeWaits:
+      return "a descriptor that came from the front-end does not close: it waits for its peer"
     case .repliesNotRead: return "the front-end does not read its replies"
     }
   }

@@ -21,7 +21,12 @@ public final class VhostUserSession {
   /// Whether the front-end is still there.
   public private(set) var isOpen = true
 
-  let device: any VhostUserDevice
+  /// Takes a new socket to the front-end's display, in place of any older one (docs/interop/
+  /// vhost-user-gpu.rst); without it such sockets are closed. One comes at each start of the
+  /// machine, before memory and rings.
+  public var displaySocketArrived: ((consuming OwnedFD) -> Void)?
+
+  let device: any VirtioDevice
   let loop: EventLoop
   let logger: Logger
   var protocolFeatures: ProtocolFeatures = []
@@ -42,13 +47,13 @@ public final class VhostUserSession {
   ///   - memory: where the front-end's regions go; empty at first.
   ///   - loop: the thread's event loop.
   ///   - logger: told of everything that goes wrong.
-  ///   - ended: called once, after the device's ``VhostUserDevice/disconnected()``.
+  ///   - ended: called once, after the device's ``VirtioDevice/disconnected()``.
   /// - Throws: errors of fcntl(2) and epoll_ctl(2).
   public init(
-    _ socket: consuming OwnedFD, device: any VhostUserDevice, memory: GuestMemory,
+    _ socket: consuming OwnedFD, device: any VirtioDevice, memory: GuestMemory,
     loop: EventLoop, logger: Logger, ended: @escaping (VhostUserError) -> Void
   ) throws(Errno) {
-    let connection = try Connection(socket)
+    let connection = Connection(socket)
     self.connection = connection
     self.device = device
     self.memory = memory
@@ -103,6 +108,7 @@ public final class VhostUserSession {
       try connection.flush()
       for _ in 0..<Self.messagesPerTurn {
         guard isOpen, !connection.hasOutgoing else { break }
+        if connection.isStuck { throw .closeWaits }
         guard let (message, fds) = try connection.receive() else { break }
         try serve(message, fds, over: connection)
       }
@@ -185,7 +191,7 @@ public final class VhostUserSession {
       guard let fd = fds.take(), UnixSocket.isSocket(fd.raw, kind: .stream) else {
         throw .badDescriptor("gpuSetSocket", nil)
       }
-      device.displaySocket(fd)
+      displaySocketArrived?(fd)
     case .resetDevice: reset()
     case .getStatus: return WordPayload(UInt64(status)).bytes
     case .setStatus(let new): status = new

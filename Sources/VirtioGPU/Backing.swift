@@ -1,14 +1,18 @@
 import Buffers
+import GPUCommands
 import GuestMemory
 import Linux
+import Pixels
 
 /// The guest pages behind a resource, as (file, offset) runs in the order the guest gave.
-struct Backing: CustomStringConvertible {
+final class Backing: CustomStringConvertible {
   /// Merged runs.
   let ranges: [FileRange]
   /// Total length in bytes.
   let count: UInt64
   private let spans: [HostSpan]
+  /// From the lowest to the highest host address of any run.
+  private let hull: Range<UInt>
   private let share: HostShare
 
   /// Host memory that each run takes here.
@@ -20,11 +24,11 @@ struct Backing: CustomStringConvertible {
   ///   - entries: guest physical address and length of each piece.
   ///   - memory: the guest's present memory table.
   ///   - budget: pays for the list.
-  /// - Throws: ``Response/invalidParameter`` where a piece is outside of guest memory,
-  ///   ``Response/outOfMemory`` over budget.
-  init(
+  /// - Throws: ``GPUError/invalidParameter`` where a piece is outside of guest memory,
+  ///   ``GPUError/outOfMemory`` over budget.
+  convenience init(
     entries: [(address: UInt64, count: UInt32)], in memory: GuestMemory, _ budget: HostBudget
-  ) throws(Response) {
+  ) throws(GPUError) {
     var ranges: [FileRange] = []
     for entry in entries {
       guard memory.fileRanges(guest: entry.address, count: UInt64(entry.count), into: &ranges)
@@ -36,8 +40,9 @@ struct Backing: CustomStringConvertible {
     try self.init(ranges, share)
   }
 
-  private init(_ ranges: [FileRange], _ share: HostShare) throws(Response) {
+  private init(_ ranges: [FileRange], _ share: HostShare) throws(GPUError) {
     var total: UInt64 = 0
+    var (low, high) = (UInt.max, UInt.min)
     var spans: [HostSpan] = []
     spans.reserveCapacity(ranges.count)
     for range in ranges {
@@ -47,10 +52,13 @@ struct Backing: CustomStringConvertible {
       else { throw .invalidParameter }
       total = sum
       spans.append(HostSpan(base: base, count: count))
+      low = min(low, UInt(bitPattern: base))
+      high = max(high, UInt(bitPattern: base) + UInt(count))
     }
     self.ranges = ranges
     self.spans = spans
     self.share = share
+    hull = low < high ? low..<high : 0..<0
     count = total
   }
 
@@ -88,33 +96,83 @@ struct Backing: CustomStringConvertible {
   }
 }
 
+/// Host addresses of guest memory that cannot be seen any more.
+struct LostAddresses {
+  private let ranges: [Range<UInt>]
+
+  init(_ uncovered: [FileRange]) {
+    ranges = uncovered.compactMap { range in
+      range.file.pointer(at: range.offset, count: range.count).map {
+        UInt(bitPattern: $0)..<(UInt(bitPattern: $0) + UInt(range.count))
+      }
+    }
+  }
+
+  func overlaps(_ other: Range<UInt>) -> Bool { ranges.contains { $0.overlaps(other) } }
+}
+
 extension Backing {
   /// Pages that the guest attached and that are not in its memory any more.
   struct Lost {
-    fileprivate let runs: [(file: FileFacts.Identity, offset: UInt64, count: UInt64)]
+    /// Files by their place in this list.
+    fileprivate let files: [FileFacts.Identity]
+    fileprivate let runs: [(file: Int, offset: UInt64, count: UInt64)]
+    /// The run that was missing when it was looked last: it is asked for first.
+    fileprivate var missing = 0
     fileprivate let share: HostShare
   }
 
-  /// Whether every page is in guest memory.
-  func isIntact(in memory: GuestMemory) -> Bool { ranges.allSatisfy(memory.covers) }
+  /// Whether any page is in memory that was taken out.
+  ///
+  /// A guest may have hundreds of resources of tens of thousands of runs, while its front-end waits:
+  /// most are told by their ends, the others run by run, by addresses alone.
+  func isHit(by lost: LostAddresses) -> Bool {
+    guard lost.overlaps(hull) else { return false }
+    return spans.withUnsafeBufferPointer { spans in
+      spans.contains { span in
+        let start = UInt(bitPattern: span.base)
+        return lost.overlaps(start..<(start + UInt(span.count)))
+      }
+    }
+  }
 
   /// What to remember of these pages; it does not keep them mapped.
   var lost: Lost {
-    Lost(runs: ranges.map { ($0.file.identity, $0.offset, $0.count) }, share: share)
+    var files: [FileFacts.Identity] = []
+    var last: (file: GuestFile, index: Int)?
+    let runs = ranges.map { range in
+      if let last, last.file === range.file { return (last.index, range.offset, range.count) }
+      let identity = range.file.identity
+      let index = files.firstIndex(of: identity) ?? files.count
+      if index == files.count { files.append(identity) }
+      last = (range.file, index)
+      return (index, range.offset, range.count)
+    }
+    return Lost(files: files, runs: runs, share: share)
   }
 
   /// The same pages once all of them are back, for instance in a region of another size; nil
   /// until then.
-  init?(_ lost: Lost, in memory: GuestMemory) {
+  convenience init?(_ lost: inout Lost, in memory: GuestMemory) {
+    let files = lost.files.map { identity in
+      memory.entries.first { $0.file.identity == identity && !$0.file.isLost }?.file
+    }
+    func range(_ run: Int) -> FileRange? {
+      let (file, offset, count) = lost.runs[run]
+      guard let file = files[file] else { return nil }
+      let range = FileRange(file: file, offset: offset, count: count)
+      return memory.covers(range) ? range : nil
+    }
+    if lost.runs.indices.contains(lost.missing), range(lost.missing) == nil { return nil }
     var ranges: [FileRange] = []
     ranges.reserveCapacity(lost.runs.count)
-    for run in lost.runs {
-      let entry = memory.entries.first { $0.file.identity == run.file && !$0.file.isLost }
-      guard let file = entry?.file else { return nil }
-      let range = FileRange(file: file, offset: run.offset, count: run.count)
-      guard memory.covers(range) else { return nil }
+    for run in lost.runs.indices {
+      guard let range = range(run) else {
+        lost.missing = run
+        return nil
+      }
       ranges.append(range)
     }
-    do throws(Response) { try self.init(ranges, lost.share) } catch { return nil }
+    do throws(GPUError) { try self.init(ranges, lost.share) } catch { return nil }
   }
 }

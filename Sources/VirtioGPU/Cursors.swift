@@ -1,46 +1,109 @@
 import Buffers
+import GPUCommands
+import Pixels
+import Scene
 
 // The cursor queue: virtio 1.3 §5.7.6.10.
 extension GPUDevice {
-  func updateCursor(_ request: Request) throws(Response) -> Outcome {
-    let scanout = try self.scanout(request.u32(24))
-    let id = request.u32(40)
-    if id == 0 {
-      place(scanout, request)
+  func updateCursor(_ new: CursorRequest) throws(GPUError) -> Outcome {
+    let scanout = try self.scanout(new.scanout)
+    if new.resource == 0 {
+      place(scanout, new)
       hideCursor(of: scanout)
       return .done
     }
-    let resource = try find(id)
-    guard let source = cursorPixels(of: resource) else { throw .invalidParameter }
-    place(scanout, request)
-    cursorSerial &+= 1
-    scanout.cursor.hotX = request.u32(44)
-    scanout.cursor.hotY = request.u32(48)
-    scanout.cursor.image = CursorImage(source, serial: cursorSerial)
-    for sink in sinks { sink.cursor(scanout.cursor, imageChanged: true) }
+    let resource = try find(new.resource)
+    if resource.shape != nil { return try updateCursor(new, rendered: resource, on: scanout) }
+    guard let source = try cursorPixels(of: resource) else { throw .invalidParameter }
+    place(scanout, new)
+    set(CursorImage(source, serial: nextCursorSerial()), new, on: scanout)
     return .done
   }
 
-  func moveCursor(_ request: Request) throws(Response) -> Outcome {
-    let scanout = try self.scanout(request.u32(24))
-    place(scanout, request)
-    for sink in sinks { sink.cursor(scanout.cursor, imageChanged: false) }
+  /// The image comes later, unless another cursor comes before.
+  private func updateCursor(
+    _ new: CursorRequest, rendered resource: Resource, on scanout: Scanout
+  ) throws(GPUError) -> Outcome {
+    let (width, height) = (resource.layout.width, resource.layout.height)
+    guard let renderer, !resource.isLost, width > 0, width <= Self.largestCursor, height > 0,
+      height <= Self.largestCursor
+    else { throw .invalidParameter }
+    place(scanout, new)
+    let serial = nextCursorSerial()
+    scanout.rendering.cursor = serial
+    renderer.perform(.readPixels(resource: resource.id, width: width, height: height)) {
+      [weak self, weak scanout] result in
+      guard let self, let scanout, scanout.rendering.cursor == serial,
+        case .success(.pixels(let pixels)) = result,
+        pixels.count == Int(width) * Int(height) * 4
+      else { return }
+      set(
+        CursorImage(width: width, height: height, pixels: pixels, serial: serial), new,
+        on: scanout)
+      scene.publish()
+    }
     return .done
   }
 
+  private func set(_ image: CursorImage, _ new: CursorRequest, on scanout: Scanout) {
+    scanout.cursor.hotX = Self.inside(new.hotX, image.width)
+    scanout.cursor.hotY = Self.inside(new.hotY, image.height)
+    showCursor(image, on: scanout)
+  }
+
+  /// Resource 0 hides the cursor and any other shows it as it was, whatever the resource: so do
+  /// QEMU's devices, and Windows' driver shows and hides its cursor by nothing else.
+  func moveCursor(_ new: CursorRequest) throws(GPUError) -> Outcome {
+    let scanout = try self.scanout(new.scanout)
+    place(scanout, new)
+    if new.resource != 0, let image = scanout.hiddenCursor {
+      showCursor(image.renamed(nextCursorSerial()), on: scanout)
+    } else if new.resource == 0, scanout.cursor.image != nil {
+      hideCursor(of: scanout)
+    } else {
+      scene.set(scanout.cursor)
+    }
+    return .done
+  }
+
+  private func showCursor(_ image: CursorImage, on scanout: Scanout) {
+    scanout.hiddenCursor = nil
+    scanout.rendering.cursor = nil
+    scanout.cursor.image = image
+    scene.set(scanout.cursor)
+  }
+
+  /// Hides the cursor; the guest can show it again by a move.
   func hideCursor(of scanout: Scanout) {
-    guard scanout.cursor.image != nil else { return }
+    scanout.rendering.cursor = nil
+    guard let image = scanout.cursor.image else { return }
+    scanout.hiddenCursor = image
     scanout.cursor.image = nil
-    for sink in sinks { sink.cursor(scanout.cursor, imageChanged: true) }
+    scene.set(scanout.cursor)
   }
 
-  private func place(_ scanout: Scanout, _ request: Request) {
-    scanout.cursor.x = Int32(bitPattern: request.u32(28))
-    scanout.cursor.y = Int32(bitPattern: request.u32(32))
+  private func nextCursorSerial() -> UInt64 {
+    cursorSerial &+= 1
+    return cursorSerial
+  }
+
+  /// A hot spot that is not in the image is taken for the nearest pixel of it.
+  private static func inside(_ hot: Int32, _ side: UInt32) -> UInt32 {
+    hot < 0 ? 0 : min(UInt32(hot), side &- 1)
+  }
+
+  /// A place further away than any output is wide is as good as another, and leaves those who
+  /// compute with it room.
+  private func place(_ scanout: Scanout, _ new: CursorRequest) {
+    let farthest = CursorState.farthest
+    scanout.cursor.x = min(max(new.x, -farthest), farthest)
+    scanout.cursor.y = min(max(new.y, -farthest), farthest)
   }
 
   /// Cursors are 64 by 64 pixels; a blob has no size of its own, so it is taken to be that.
-  private func cursorPixels(of resource: Resource) -> PixelSource? {
+  ///
+  /// - Returns: nil where the resource is no cursor.
+  private func cursorPixels(of resource: Resource) throws(GPUError) -> PixelSource? {
     let side: UInt32 = 64
     if resource.isBlob {
       let layout = PixelLayout(width: side, height: side, stride: side * 4, fourcc: .argb8888)
@@ -48,7 +111,9 @@ extension GPUDevice {
     }
     guard resource.layout.width <= Self.largestCursor, resource.layout.height <= Self.largestCursor
     else { return nil }
-    return showsDirectly(resource) ? resource.guestPixels : resource.image?.pixels
+    // A resource that nothing was transferred to is transparent.
+    guard let pixels = picture(of: resource)?.pixels else { throw .outOfMemory }
+    return pixels
   }
 
   /// Pixels in either direction of the largest cursor taken.
@@ -56,6 +121,11 @@ extension GPUDevice {
 }
 
 extension CursorImage {
+  /// The same pixels under another serial.
+  func renamed(_ serial: UInt64) -> CursorImage {
+    CursorImage(width: width, height: height, pixels: pixels, serial: serial)
+  }
+
   /// Copies a cursor out of guest memory and makes it `DRM_FORMAT_ARGB8888`.
   convenience init(_ source: PixelSource, serial: UInt64) {
     let layout = source.layout
@@ -66,38 +136,7 @@ extension CursorImage {
       guard let base = bytes.baseAddress else { return }
       source.copy(all, to: base, stride: Int(layout.width) * 4)
     }
-    layout.fourcc.makeARGB8888(&pixels)
+    ByteOrder(layout.fourcc)?.makeARGB8888(&pixels)
     self.init(width: layout.width, height: layout.height, pixels: pixels, serial: serial)
-  }
-}
-
-extension FourCC {
-  /// Where blue, green, red and alpha are in a pixel's four bytes; nil alpha means opaque.
-  var byteOrder: (blue: Int, green: Int, red: Int, alpha: Int?) {
-    switch self {
-    case .argb8888: (0, 1, 2, 3)
-    case .bgrx8888: (3, 2, 1, nil)
-    case .bgra8888: (3, 2, 1, 0)
-    case .xbgr8888: (2, 1, 0, nil)
-    case .abgr8888: (2, 1, 0, 3)
-    case .rgbx8888: (1, 2, 3, nil)
-    case .rgba8888: (1, 2, 3, 0)
-    default: (0, 1, 2, nil)
-    }
-  }
-
-  /// Reorders pixels of this format in place.
-  func makeARGB8888(_ pixels: inout [UInt8]) {
-    guard self != .argb8888 else { return }
-    let order = byteOrder
-    for i in stride(from: 0, to: pixels.count - pixels.count % 4, by: 4) {
-      let (blue, green, red) =
-        (pixels[i + order.blue], pixels[i + order.green], pixels[i + order.red])
-      let alpha = order.alpha.map { pixels[i + $0] } ?? 255
-      pixels[i] = blue
-      pixels[i + 1] = green
-      pixels[i + 2] = red
-      pixels[i + 3] = alpha
-    }
   }
 }

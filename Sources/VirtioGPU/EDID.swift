@@ -1,8 +1,5 @@
 /// Describes a virtual monitor to the guest: VESA E-EDID 1.4.
 public enum EDID {
-  /// Bytes of one block.
-  public static let blockSize = 128
-
   /// Makes an EDID whose preferred mode is `width` x `height`.
   ///
   /// The other modes have widths that are multiples of 64 pixels, so that rows of 4 byte pixels

@@ -3,6 +3,7 @@ import Fences
 import GuestMemory
 import Linux
 import Logging
+import Scene
 
 // dma-bufs over the guest's pages: made when shown, checked, rebuilt, and let go.
 extension GPUDevice {
@@ -10,6 +11,8 @@ extension GPUDevice {
   private static let idleTicks: UInt64 = 200
   /// Nanoseconds after which buffers that nothing shows are looked at in any case.
   private static let longestPause: UInt64 = 500_000_000
+  /// dma-bufs at a time, of pictures that are on screen or were a moment ago.
+  static let mostOnOffer = 64
   /// Nanoseconds for which a picture is copied after a reason that may pass.
   private static let copyTime: UInt64 = 100_000_000
 
@@ -21,7 +24,9 @@ extension GPUDevice {
       switch store.make(layout: layout, ranges: ranges, after: resource.predecessor) {
       case .success(let buffer):
         resource.predecessor = nil
+        resource.lookedAt = Clock.now
         resource.exported = buffer
+        makeRoom()
         exporting.append(resource)
         updateTimer()
         log.debug(
@@ -33,6 +38,15 @@ extension GPUDevice {
     }
     resource.lastShown = ticks
     return resource.exported?.current
+  }
+
+  /// A guest that shows thousands of pictures in turn has a bounded number of them on offer: each
+  /// takes a descriptor here and at every consumer.
+  private func makeRoom() {
+    guard exporting.count >= Self.mostOnOffer else { return }
+    let idle = exporting.filter { $0.scanouts == 0 && !$0.isImported }
+    guard let oldest = idle.min(by: { $0.lastShown < $1.lastShown }) else { return }
+    revoke(oldest, .unused) {}
   }
 
   private func fallBack(_ resource: Resource, _ reason: CopyReason) {
@@ -50,7 +64,8 @@ extension GPUDevice {
     resource.copyReason = nil
   }
 
-  /// Looks whether the pages under a resource's dma-buf are still the guest's.
+  /// Looks whether the pages under a resource's dma-buf are still the guest's. A generation that
+  /// lost some is revoked before the next one is made.
   ///
   /// - Returns: true if the buffer was rebuilt or given up, so that all of it must be shown.
   func verify(_ resource: Resource) -> Bool {
@@ -58,24 +73,16 @@ extension GPUDevice {
       forgive(resource)
       return false
     }
-    switch store.check(buffer) {
+    resource.lookedAt = Clock.now
+    switch store.look(at: buffer) {
     case .intact:
       return false
-    case .replaced(let old, let new, let pages):
-      log.info(
-        """
-        \(place(of: resource)): \(pages) pages of buffer \(old.id).\(old.generation) were \
-        discarded, generation \(new.generation) has the guest's new ones
-        """)
+    case .discarded(let revocation, let pages):
       counters.discards &+= 1
-      for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
-      return true
-    case .lost(let old, let reason):
-      log.warning("\(place(of: resource)): buffer \(old.id).\(old.generation) lost: \(reason)")
+      return renew(resource, revoke(revocation, of: resource, .discarded) {}, pages)
+    case .unknown(let revocation, let reason):
       counters.discards &+= 1
-      fallBack(resource, reason)
-      for sink in sinks { sink.withdraw(old, reason: .discarded) {} }
-      withdraw(resource, .discarded) {}
+      giveUp(resource, revoke(revocation, of: resource, .discarded) {}.name, reason)
       return true
     case .reported(let shown, let pages, let spans):
       counters.discards &+= 1
@@ -85,6 +92,43 @@ extension GPUDevice {
         discarded and still show what was there before, at file offsets \(describe(spans))
         """)
       return false
+    }
+  }
+
+  /// Makes the next generation after a discard, where anything shows the resource; else that comes
+  /// when something does.
+  private func renew(_ resource: Resource, _ revoked: consuming Revoked, _ pages: Int) -> Bool {
+    let old = revoked.name
+    let what = "\(pages) pages of buffer \(old) were discarded"
+    guard resource.scanouts > 0 || resource.isImported else {
+      log.info("\(place(of: resource)): \(what)")
+      resource.predecessor = old
+      revoke(resource, .discarded) {}
+      return false
+    }
+    switch store.rebuild(revoked) {
+    case .success(let new):
+      log.info(
+        "\(place(of: resource)): \(what), generation \(new.generation) has the guest's new ones")
+    case .failure(let reason): giveUp(resource, old, reason)
+    }
+    return true
+  }
+
+  private func giveUp(_ resource: Resource, _ old: BufferName, _ reason: CopyReason) {
+    log.warning("\(place(of: resource)): buffer \(old) lost: \(reason)")
+    fallBack(resource, reason)
+    revoke(resource, .discarded) {}
+  }
+
+  /// Looks at what consumers may still read though another picture has come, where nobody did
+  /// for longer than a guest that flips steadily takes to come back to it.
+  func lookAtOthers(than resource: Resource) {
+    guard exporting.count > 1 else { return }
+    let now = Clock.now
+    for other in exporting where other !== resource && now &- other.lookedAt > FlushPace.longestGap
+    {
+      if verify(other) { showEverywhere(other) }
     }
   }
 
@@ -101,29 +145,39 @@ extension GPUDevice {
     return spans.count > 8 ? few + " and \(spans.count - 8) more" : few
   }
 
-  /// Takes a resource's dma-buf from all sinks and unpins its pages.
+  /// Takes a resource's dma-buf from everybody and unpins its pages.
   ///
   /// - Parameter released: runs once no sink uses the buffer any more.
-  func withdraw(
-    _ resource: Resource, _ reason: WithdrawReason, _ released: @escaping () -> Void
+  func revoke(
+    _ resource: Resource, _ reason: RevocationReason, _ released: @escaping () -> Void
   ) {
-    guard let buffer = resource.exported else { return released() }
+    guard let buffer = resource.exported else { return resource.whenRevoked(released) }
     resource.exported = nil
     exporting.removeAll { $0 === resource }
     updateTimer()
-    guard let last = store.release(buffer) else { return released() }
-    let all = Hold(released)
-    for sink in sinks {
-      all.retain()
-      sink.withdraw(last, reason: reason) { all.release() }
-    }
-    all.release()
+    guard let revocation = store.release(buffer) else { return resource.whenRevoked(released) }
+    let revoked = revoke(revocation, of: resource, reason, released)
+    // The same picture in other pages is its next generation.
+    if reason == .rebacked { resource.predecessor = revoked.name }
+  }
+
+  /// Takes a generation of a resource's dma-buf from everybody.
+  ///
+  /// - Parameter released: runs once no sink uses it, or an earlier generation, any more.
+  private func revoke(
+    _ revocation: consuming Revocation, of resource: Resource, _ reason: RevocationReason,
+    _ released: @escaping () -> Void
+  ) -> Revoked {
+    resource.revocations += 1
+    let revoked = scene.revoke(revocation, reason) { resource.revoked() }
+    resource.whenRevoked(released)
+    return revoked
   }
 
   /// A resource left the screen: if the guest destroyed it meanwhile, so does its buffer.
   func retireOrphan(_ resource: Resource) {
     guard resource.scanouts == 0, resources[resource.id] !== resource else { return }
-    withdraw(resource, .destroyed) {}
+    revoke(resource, .destroyed) {}
   }
 
   /// A frame was looked at just now: where it is the only one on screen, the next look between
@@ -140,7 +194,7 @@ extension GPUDevice {
   }
 
   private func armTimer(_ now: UInt64) {
-    let interval = configuration.scanInterval
+    let interval = lookInterval
     timer?.arm(
       after: pace.isSteady(at: now) ? max(interval, FlushPace.longestGap) : interval,
       every: interval)
@@ -149,23 +203,31 @@ extension GPUDevice {
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.
   func tick() {
     let now = Clock.now
+    let began = Clock.processor
     ticks &+= max(1, (now &- tickedAt) / max(configuration.scanInterval, 1))
     tickedAt = now
     for resource in exporting {
-      if resource.scanouts == 0, !resource.isImported {
-        if ticks &- resource.lastShown > Self.idleTicks { withdraw(resource, .unused) {} }
-      } else {
-        resource.lastShown = ticks
-        if verify(resource) { showEverywhere(resource) }
-      }
+      let isShown = resource.scanouts > 0 || resource.isImported
+      if isShown { resource.lastShown = ticks }
+      if verify(resource) { showEverywhere(resource) }
+      if !isShown, ticks &- resource.lastShown > Self.idleTicks { revoke(resource, .unused) {} }
+    }
+    let before = lookInterval
+    looked(Clock.processor &- began)
+    if lookInterval != before, !exporting.isEmpty {
+      timer?.arm(after: lookInterval, every: lookInterval)
     }
     if showsOne, pace.isSteady(at: now) { armTimer(now) }
   }
 
-  /// Consumers came or went: without any, no page stays pinned.
-  public func demandChanged() {
-    guard !wantsBuffers else { return }
-    for resource in exporting where !resource.isImported { withdraw(resource, .unused) {} }
-    for scanout in scanouts { dropPool(of: scanout, .unused) }
+  /// Looks take a tenth of a processor at most, however scattered the guest has its pages.
+  ///
+  /// - Parameter cost: processor time of the last one, in nanoseconds.
+  func looked(_ cost: UInt64) {
+    let least = max(configuration.scanInterval, cost &* 10)
+    // Steps, so that a timer is not set anew for each look.
+    lookInterval =
+      least <= configuration.scanInterval
+      ? configuration.scanInterval : min(Self.longestPause, (least / 1_000_000 &+ 1) &* 1_000_000)
   }
 }

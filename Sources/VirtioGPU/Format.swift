@@ -1,4 +1,5 @@
 import Buffers
+import Pixels
 
 /// The pixel formats of virtio-gpu: `enum virtio_gpu_formats`, virtio 1.3 §5.7.6.8.
 ///

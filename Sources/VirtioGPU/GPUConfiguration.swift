@@ -10,10 +10,18 @@ public struct GPUConfiguration: Sendable {
   public var height: UInt32 = 800
   /// Bytes of host memory that pictures of the guest may take.
   public var hostMemory: UInt64 = 512 << 20
+  /// Bytes of host memory that copies for consumers may take.
+  public var copyMemory: UInt64 = 512 << 20
   /// Resources that may exist at a time.
   public var maxResources = 4096
   /// Memory entries that one resource may have.
   public var maxEntries: UInt32 = 65536
+  /// 3D contexts that may exist at a time: one for each program that draws.
+  public var maxContexts = 64
+  /// Bytes that 3D resources may take in the renderer, as they are reckoned here.
+  public var renderMemory: UInt64 = 2 << 30
+  /// Bytes of commands that one SUBMIT_3D may carry.
+  public var maxSubmit: UInt32 = 16 << 20
   /// Pixels in either direction that a picture may have.
   public var maxDimension: UInt32 = 16384
   /// Copies of one output's picture that consumers may hold, for each kind of alignment.

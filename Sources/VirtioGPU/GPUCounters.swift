@@ -1,3 +1,5 @@
+import Linux
+
 /// What a device did since it was made.
 public struct GPUCounters: Sendable {
   /// Requests of the guest.
@@ -16,8 +18,17 @@ public struct GPUCounters: Sendable {
   public internal(set) var copiedFrames: UInt64 = 0
   /// Frames that waited because consumers held every copy.
   public internal(set) var copiesBusy: UInt64 = 0
+  /// SUBMIT_3D commands.
+  public internal(set) var submits: UInt64 = 0
+  /// Frames that the renderer drew.
+  public internal(set) var renderedFrames: UInt64 = 0
+  /// Requests that the renderer refused or lost.
+  public internal(set) var renderFailures: UInt64 = 0
   /// Bytes of pixels that were copied, into snapshots and for consumers.
   public internal(set) var copiedBytes: UInt64 = 0
   /// Times that pages under a shown buffer were found discarded.
   public internal(set) var discards: UInt64 = 0
+  /// How long fenced requests, such as a cursor's TRANSFER_TO_HOST_2D, waited behind older ones.
+  public internal(set) var fenceWaits = Durations(
+    bounds: [1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 32_000, 64_000])
 }

@@ -1,4 +1,5 @@
-/// Host memory that what a guest makes may take: pictures, copies of them, lists of entries.
+/// Host memory that what a guest makes may take: pictures and lists of entries. Copies for
+/// consumers are paid for apart, so that no consumer has the guest run out of it.
 final class HostBudget {
   /// Bytes.
   let limit: UInt64
@@ -30,9 +31,12 @@ final class HostShare {
   deinit { budget.giveBack(bytes) }
 }
 
-/// What a guest may run out of.
+/// What may run out.
 enum Budget: String {
   case memory = "host memory (--max-host-memory)"
+  case copies = "memory for copies (--max-copy-memory)"
   case resources = "resources (--max-resources)"
+  case contexts = "3D contexts"
+  case rendering = "memory for 3D (--render-memory)"
   case entries = "memory entries of a resource (--max-entries)"
 }

@@ -1,5 +1,6 @@
 import Buffers
 import Glibc
+import Pixels
 
 /// A picture in host memory: the snapshot that TRANSFER_TO_HOST_2D makes.
 final class HostImage {

@@ -1,7 +1,10 @@
 import Buffers
 import Fences
+import GPUCommands
 import GuestMemory
 import Logging
+import Pixels
+import Scene
 
 // How what the guest flushed reaches the sinks.
 extension GPUDevice {
@@ -19,149 +22,145 @@ extension GPUDevice {
     }
   }
 
-  /// The pixels to show; nil when there is no memory for a snapshot.
-  private func pixels(of resource: Resource) -> PixelSource? {
-    if showsDirectly(resource) { return resource.guestPixels }
-    do throws(Response) {
+  /// The pixels to show, and who keeps the memory behind them; nil when there is no memory for a
+  /// snapshot.
+  func picture(of resource: Resource) -> (pixels: PixelSource, owner: AnyObject)? {
+    if showsDirectly(resource), let pixels = resource.guestPixels, let backing = resource.backing {
+      return (pixels, backing)
+    }
+    do throws(GPUError) {
       if resource.imageIsStale, !resource.isIrregular { try resource.snapshot() }
-      return try resource.ensureImage().pixels
+      let image = try resource.ensureImage()
+      return (image.pixels, image)
     } catch {
       _ = refuse(.memory)
       return nil
     }
   }
 
-  /// Shows what changed on a scanout to every sink.
+  /// What an output shows, where in it, and who keeps the memory behind it; nil where nothing can
+  /// be shown.
+  private func source(of scanout: Scanout) -> (pixels: PixelSource, crop: Rect, owner: AnyObject)? {
+    guard let resource = scanout.resource else { return nil }
+    guard resource.shape != nil else {
+      return picture(of: resource).map { ($0.pixels, scanout.rect, $0.owner) }
+    }
+    return scanout.rendering.frame.map {
+      ($0.buffer.pixels, scanout.everything, FrameKeeper($0))
+    }
+  }
+
+  /// Commits what changed on a scanout.
   ///
   /// The pages are looked at before anything is published, so that a frame never shows pages
   /// which the guest lost.
-  func present(_ scanout: Scanout, _ damage: Rect, hold: Hold?) {
+  ///
+  /// - Parameter lock: keeps the guest's fence back; nil for unfenced flushes.
+  func present(_ scanout: Scanout, _ damage: Rect, lock: Hold?) {
     guard let resource = scanout.resource else { return }
     let renewed = verify(resource)
+    lookAtOthers(than: resource)
     let isWhole = renewed || scanout.isNew
+    let isWanted = wantsBuffers
+    let isRendered = resource.shape != nil
+    var buffer: OfferedBuffer?
+    if isWanted, isRendered {
+      buffer = renderedBuffer(of: scanout)
+    } else if isWanted, directBufferAllowed(resource) {
+      buffer = export(resource)
+    }
+    guard let (pixels, crop, owner) = source(of: scanout) else {
+      scanout.isNew = true
+      return scene.invalidate(scanout.index)
+    }
     scanout.isNew = false
-    let frame = makeFrame(scanout, resource, isWhole ? scanout.everything : damage, hold: hold)
-    guard let frame else { return scanout.isNew = isWhole }
     scanout.hasPicture = true
     counters.frames &+= 1
-    for sink in sinks { sink.present(frame) }
+    let isDirect = buffer?.isOriginal ?? false
+    if isDirect { counters.directFrames &+= 1 }
+    scene.commit(
+      Commit(
+        output: scanout.index, crop: crop,
+        damage: isWhole ? scanout.everything : damage, pixels: pixels, owner: owner,
+        buffer: buffer, lock: lock ?? (owner as? FrameKeeper)?.lock,
+        whyCopied: !isDirect && isWanted
+          ? isRendered ? whyRenderedIsCopied(scanout) : whyCopied(resource) : nil))
+  }
+
+  /// What is on screen of a resource lies elsewhere from now on, and looks the same.
+  func repoint(_ resource: Resource) {
+    for scanout in scanouts where scanout.resource === resource && scanout.hasPicture {
+      if let (pixels, _, owner) = source(of: scanout) {
+        scene.repoint(scanout.index, to: pixels, owner: owner)
+      } else {
+        scene.invalidate(scanout.index)
+      }
+    }
   }
 
   /// Shows all of a resource again wherever it is on screen.
   func showEverywhere(_ resource: Resource) {
     for scanout in scanouts where scanout.resource === resource && scanout.hasPicture {
-      present(scanout, scanout.everything, hold: nil)
+      present(scanout, scanout.everything, lock: nil)
     }
-  }
-
-  private func makeFrame(
-    _ scanout: Scanout, _ resource: Resource, _ damage: Rect, hold: Hold?, withBuffer: Bool = true
-  ) -> Frame? {
-    var buffer: OfferedBuffer?
-    var bufferCrop = scanout.rect
-    // Copies of frames that need none must be able to catch up later.
-    for pool in scanout.pools { pool.copies.damage(damage) }
-    if wantsBuffers, withBuffer {
-      if directBufferAllowed(resource) { buffer = export(resource) }
-      if buffer == nil {
-        buffer = copyForAll(scanout)
-        bufferCrop = scanout.everything
-      }
-    }
-    guard let pixels = pixels(of: resource) else { return nil }
-    if buffer?.memory == .guestPages { counters.directFrames &+= 1 }
-    return Frame(
-      output: scanout.index, crop: scanout.rect, damage: damage, pixels: pixels,
-      buffer: buffer, bufferCrop: bufferCrop, hold: hold, copies: scanout,
-      whyCopied: buffer?.memory == .guestPages ? nil : whyCopied(resource))
   }
 
   private func whyCopied(_ resource: Resource) -> WhyCopied {
     if configuration.mode == .copy { return .asked }
     if let reason = resource.copyReason { return .pages(reason.kind) }
-    let isUsable = resource.guestPixels != nil && !resource.isIrregular
-    return isUsable && !resource.isBlob ? .redrawn : .pages(nil)
+    guard resource.guestPixels != nil, !resource.isIrregular else { return .pages(nil) }
+    if let obstacle = resource.obstacle(in: store) { return .pages(obstacle) }
+    return resource.isBlob ? .pages(nil) : .redrawn
   }
 
   func directBufferAllowed(_ resource: Resource) -> Bool {
     configuration.mode != .copy && showsDirectly(resource)
   }
 
-  /// A copy for every consumer, where the guest's pages cannot be shown; nil while they hold all.
-  private func copyForAll(_ scanout: Scanout) -> OfferedBuffer? {
-    let made = copy(of: scanout, aligned: .usual)
-    if let made, made.onIdle == nil {
-      made.onIdle = { [unowned self, unowned scanout] in copyReleased(scanout) }
-    }
-    scanout.owesFrame = made == nil
-    if made != nil { counters.copiedFrames &+= 1 } else { counters.copiesBusy &+= 1 }
-    return made
+  /// Looks at the pages of a buffer that is about to be sent later than it was flushed.
+  private func look(at buffer: OfferedBuffer) {
+    guard let resource = exporting.first(where: { $0.exported?.current === buffer }) else { return }
+    if verify(resource) { showEverywhere(resource) }
   }
 
-  /// A copy of what the scanout showed at the last flush; nil while consumers hold all.
-  func copy(of scanout: Scanout, aligned: CopyAlignment) -> OfferedBuffer? {
-    guard !scanout.isNew, let resource = scanout.resource, let pixels = pixels(of: resource)
-    else { return nil }
-    if scanout.pools.contains(where: { $0.copies.fourcc != pixels.layout.fourcc }) {
-      dropPool(of: scanout, .unused)
+  /// The end of a loop's turn, as ``Scene`` says: late frames after a look, then the interrupt.
+  func finishTurn() {
+    if hadDemand != wantsBuffers {
+      hadDemand = wantsBuffers
+      demandChanged()
     }
-    guard let pool = pool(of: scanout, aligned.pooled, pixels.layout.fourcc) else { return nil }
-    if let current = pool.current { return current }
-    let before = pool.copiedBytes
-    let nothing = Rect(x: 0, y: 0, width: 0, height: 0)
-    let made = pool.update(from: pixels, crop: scanout.rect, damage: nothing)
-    counters.copiedBytes &+= pool.copiedBytes &- before
-    return made
+    scene.forEachLateBuffer { look(at: $0) }
+    scene.finishTurn()
+    let made = scene.counters
+    counters.copiedFrames = made.copies
+    counters.copiesBusy = made.copiesBusy
+    counters.copiedBytes &+= made.copiedBytes &- countedCopies
+    countedCopies = made.copiedBytes
+    interrupt()
   }
 
-  /// As many copies as the budget has room for.
-  private func pool(
-    of scanout: Scanout, _ alignment: CopyAlignment, _ fourcc: FourCC
-  ) -> CopyPool? {
-    if let pool = scanout.pools.first(where: { $0.copies.alignment == alignment }) {
-      return pool.copies
-    }
-    let (width, height) = (scanout.rect.width, scanout.rect.height)
-    let row = UInt64(width) * 4 + UInt64(alignment.stride)
-    let rows = UInt64(height) + UInt64(alignment.height)
-    for limit in stride(from: configuration.maxCopies, through: 1, by: -1) {
-      guard let share = budget.take(row * rows * UInt64(limit)) else { continue }
-      let pool = CopyPool(
-        width: width, height: height, fourcc: fourcc, alignment: alignment, limit: limit)
-      scanout.pools.append((pool, share))
-      return pool
-    }
-    _ = refuse(.memory)
-    return nil
-  }
-
-  private func copyReleased(_ scanout: Scanout) {
-    guard scanout.owesFrame, scanout.hasPicture else { return }
-    present(scanout, scanout.everything, hold: nil)
-  }
-
-  func dropPool(of scanout: Scanout, _ reason: WithdrawReason) {
-    let pools = scanout.pools
-    scanout.pools = []
-    for buffer in pools.flatMap(\.copies.offered) {
-      for sink in sinks { sink.withdraw(buffer, reason: reason) {} }
+  /// Consumers came or went: without any, no page stays pinned.
+  private func demandChanged() {
+    if wantsBuffers {
+      for scanout in scanouts where scanout.hasPicture && !scanout.isNew {
+        guard let resource = scanout.resource,
+          resource.shape != nil || directBufferAllowed(resource)
+        else { continue }
+        present(scanout, scanout.everything, lock: nil)
+      }
+    } else {
+      for resource in exporting where !resource.isImported { revoke(resource, .unused) {} }
+      for scanout in scanouts { revokeRendered(scanout, .unused) }
     }
   }
 }
 
-extension GPUDevice: DisplaySource {
-  /// Shows one sink all outputs, their present pictures and cursors again.
-  public func replay(to sink: any DisplaySink) {
-    for scanout in scanouts {
-      guard let resource = scanout.resource else { continue }
-      sink.output(scanout.index, resized: (scanout.rect.width, scanout.rect.height))
-      if scanout.hasPicture {
-        if verify(resource) { showEverywhere(resource) }
-        let frame = makeFrame(
-          scanout, resource, scanout.everything, hold: nil, withBuffer: sink.wantsBuffers)
-        if let frame { sink.present(frame) }
-      }
-      sink.cursor(scanout.cursor, imageChanged: true)
-    }
-  }
+/// Keeps a picture that a renderer drew for as long as it is on screen, or somebody has it.
+private final class FrameKeeper {
+  /// The last to release it lets the renderer draw there again.
+  let lock: Hold
+
+  init(_ frame: HostFrame) { lock = Hold { withExtendedLifetime(frame) {} } }
+
+  deinit { lock.release() }
 }

@@ -1,6 +1,8 @@
 import Buffers
+import GPUCommands
 import GuestMemory
-import VhostUser
+import Pixels
+import Virtqueue
 
 /// A picture or blob of the guest's, virtio 1.3 §5.7.6.8.
 final class Resource {
@@ -8,6 +10,8 @@ final class Resource {
   enum Kind: Equatable {
     case image2D
     case guestBlob(size: UInt64)
+    /// Lives in the renderer.
+    case rendered(ResourceShape)
   }
 
   let id: UInt32
@@ -39,12 +43,22 @@ final class Resource {
   var scanouts = 0
   /// Tick of the last frame that showed the exported buffer.
   var lastShown: UInt64 = 0
-  /// The last dma-buf of pages that the guest has exchanged for others since.
+  /// When its dma-buf's pages were last looked at, `CLOCK_MONOTONIC` in nanoseconds.
+  var lookedAt: UInt64 = 0
+  /// The last dma-buf of pages that the guest has exchanged for others, or lost, since.
   var predecessor: BufferName?
+  /// Generations that were revoked and that somebody may still use.
+  var revocations = 0
+  /// Those who wait until there are none.
+  private var afterRevocations: [() -> Void] = []
+  /// What would keep its pages from being shown directly; the outer nil until somebody asked.
+  private var obstacle: CopyReason.Kind??
   /// Its name among other devices.
   var objectID: SharedObjectID?
   /// Another device has its dma-buf, perhaps.
   var isImported = false
+  /// The renderer that had it is gone.
+  var isLost = false
 
   /// A 2D resource; nothing is allocated yet. Nil over budget.
   init?(id: UInt32, width: UInt32, height: UInt32, fourcc: FourCC, _ budget: HostBudget) {
@@ -67,21 +81,66 @@ final class Resource {
     layout = PixelLayout(width: 0, height: 0, stride: 0, fourcc: .xrgb8888)
   }
 
-  var isBlob: Bool { kind != .image2D }
+  /// A resource of the renderer's.
+  ///
+  /// - Parameters:
+  ///   - fourcc: nil where it cannot be shown.
+  ///   - share: pays for what it takes there.
+  init(
+    id: UInt32, _ shape: ResourceShape, fourcc: FourCC?, _ budget: HostBudget, _ share: HostShare
+  ) {
+    self.id = id
+    self.budget = budget
+    self.share = share
+    kind = .rendered(shape)
+    layout = PixelLayout(
+      width: fourcc == nil ? 0 : shape.width, height: fourcc == nil ? 0 : shape.height, stride: 0,
+      fourcc: fourcc ?? .xrgb8888)
+  }
+
+  var isBlob: Bool { if case .guestBlob = kind { true } else { false } }
+  /// What it is in the renderer; nil if it is not there.
+  var shape: ResourceShape? { if case .rendered(let shape) = kind { shape } else { nil } }
 
   /// Bytes that the guest may address in it.
   var size: UInt64 {
     switch kind {
     case .image2D: return layout.size
     case .guestBlob(let size): return size
+    case .rendered: return backing?.count ?? 0
     }
   }
 
+  /// Runs `body` once nobody uses a revoked generation any more: at once if there is none.
+  func whenRevoked(_ body: @escaping () -> Void) {
+    if revocations == 0 { return body() }
+    afterRevocations.append(body)
+  }
+
+  /// All have let go of one revoked generation.
+  func revoked() {
+    revocations -= 1
+    guard revocations == 0 else { return }
+    let calls = afterRevocations
+    afterRevocations = []
+    for call in calls { call() }
+  }
+
+  /// What would keep its pages from being shown directly, found out once.
+  func obstacle(in store: BufferStore) -> CopyReason.Kind? {
+    if let obstacle { return obstacle }
+    let window = backing?.window(layout)
+    let found = window.flatMap { store.obstacle(layout: $0.layout, ranges: $0.ranges)?.kind }
+    obstacle = .some(found)
+    return found
+  }
+
   func attach(_ new: Backing) {
+    obstacle = nil
     backing = new
     lost = nil
     copyReason = nil
-    guestPixels = new.pixels(layout)
+    guestPixels = shape == nil ? new.pixels(layout) : nil
   }
 
   func detach() {
@@ -105,7 +164,10 @@ final class Resource {
 
   /// Takes lost pages up again if all of them are in guest memory; false otherwise.
   func recover(in memory: GuestMemory) -> Bool {
-    guard let lost, let back = Backing(lost, in: memory) else { return false }
+    guard var remembered = lost else { return false }
+    let back = Backing(&remembered, in: memory)
+    lost = remembered
+    guard let back else { return false }
     attach(back)
     if image == nil { imageIsStale = true }
     return true
@@ -115,6 +177,7 @@ final class Resource {
   func setBlobLayout(_ new: PixelLayout) -> Bool {
     guard new != layout else { return false }
     layout = new
+    obstacle = nil
     guestPixels = backing?.pixels(new)
     copyReason = nil
     image = nil
@@ -125,7 +188,7 @@ final class Resource {
   /// Copies a rectangle from the guest's pages into the snapshot, as TRANSFER_TO_HOST_2D does.
   ///
   /// - Parameter offset: where the rectangle's first pixel is in the pages, in bytes.
-  func transfer(_ rect: Rect, offset: UInt64) throws(Response) {
+  func transfer(_ rect: Rect, offset: UInt64) throws(GPUError) {
     let image = try ensureImage()
     if let source = guestPixels {
       image.transfer(rect, from: source, offset: offset)
@@ -136,15 +199,20 @@ final class Resource {
   }
 
   /// Makes the snapshot equal to the guest's pages.
-  func snapshot() throws(Response) {
-    guard let source = guestPixels else { return }
-    let all = Rect(x: 0, y: 0, width: layout.width, height: layout.height)
-    try ensureImage().copy(all, from: source)
+  func snapshot() throws(GPUError) {
+    guard guestPixels != nil else { return }
+    try snapshot(Rect(x: 0, y: 0, width: layout.width, height: layout.height))
     imageIsStale = false
   }
 
+  /// Makes a part of the snapshot equal to the guest's pages.
+  func snapshot(_ part: Rect) throws(GPUError) {
+    guard let source = guestPixels else { return }
+    try ensureImage().copy(part, from: source)
+  }
+
   @discardableResult
-  func ensureImage() throws(Response) -> HostImage {
+  func ensureImage() throws(GPUError) -> HostImage {
     if let image { return image }
     if share == nil { share = budget.take(layout.size) }
     guard share != nil,

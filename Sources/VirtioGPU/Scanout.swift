@@ -1,4 +1,6 @@
 import Buffers
+import Pixels
+import Scene
 
 /// One output of the device and what it shows.
 final class Scanout {
@@ -8,16 +10,15 @@ final class Scanout {
   /// The part of the resource that it shows.
   private(set) var rect = Rect(x: 0, y: 0, width: 0, height: 0)
   var policy = ScanoutPolicy()
-  /// Copies for consumers, made when they are first needed.
-  var pools: [(copies: CopyPool, share: HostShare)] = []
-  weak var device: GPUDevice?
   /// Shows something else since its last frame: whatever the guest says changed, all of it did.
   var isNew = false
-  /// A frame could not be shown because consumers hold every copy.
-  var owesFrame = false
   /// Whether anything was flushed since the guest set it.
   var hasPicture = false
+  /// What the renderer shows on it.
+  var rendering = RenderedOutput()
   var cursor: CursorState
+  /// The image of a cursor that the guest has hidden.
+  var hiddenCursor: CursorImage?
 
   init(index: Int) {
     self.index = index
@@ -35,15 +36,13 @@ final class Scanout {
     resource?.scanouts -= 1
     new?.scanouts += 1
     if resource !== new { hasPicture = hasPicture && new != nil }
-    if resource !== new || part != rect { isNew = true }
+    if resource !== new || part != rect {
+      isNew = true
+      rendering.leave()
+    }
     resource = new
     rect = part
-    owesFrame = false
     if new == nil { hasPicture = false }
     return resized
   }
-}
-
-extension Scanout: CopySource {
-  func copy(aligned: CopyAlignment) -> OfferedBuffer? { device?.copy(of: self, aligned: aligned) }
 }

@@ -1,21 +1,19 @@
 import Buffers
+import GPUCommands
 import Linux
-import VhostUser
+import Virtqueue
 
 // RESOURCE_ASSIGN_UUID (virtio 1.3 §5.7.6.8): a resource's dma-buf for other devices.
 extension GPUDevice {
-  func assignUUID(_ request: Request, _ exchange: Exchange) throws(Response) -> Outcome {
-    let resource = try find(request.u32(24))
+  func assignUUID(_ resource: UInt32) throws(GPUError) -> Outcome {
+    let resource = try find(resource)
     let id = resource.objectID ?? .random()
     if resource.objectID == nil {
       resource.objectID = id
       shared[id] = resource
       registry?.announce(id)
     }
-    var response = ResponseBytes(
-      .okResourceUUID, size: Wire.uuidResponseSize, answering: exchange.header)
-    response.put(id.bytes, at: Wire.headerSize)
-    return .reply(response)
+    return .reply(.uuid(id.bytes))
   }
 
   /// The guest destroyed a resource.
@@ -40,6 +38,7 @@ extension GPUDevice {
     if resource.exported != nil, verify(resource) { showEverywhere(resource) }
     guard let buffer = export(resource) else { return nil }
     resource.isImported = true
+    buffer.given(to: otherDevices)
     return buffer.fd
   }
 }

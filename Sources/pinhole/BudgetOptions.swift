@@ -1,12 +1,16 @@
 import ArgumentParser
 import Buffers
-import Display
+import Command
+import Daemon
 import VirtioGPU
 
 /// Bounds on what a guest and its viewers can make this process take.
 struct BudgetOptions: ParsableArguments {
-  @Option(help: "Host memory for a guest's pictures and the copies of them, such as 512M.")
+  @Option(help: "Host memory for what a guest makes, such as 512M.")
   var maxHostMemory = ByteCount(512 << 20)
+
+  @Option(help: "Host memory for the copies that consumers get, such as 512M.")
+  var maxCopyMemory = ByteCount(512 << 20)
 
   @Option(help: "Guest memory that dma-bufs may pin, such as 1G.")
   var maxPinned = ByteCount(BufferStore.defaultPinBudget)
@@ -36,31 +40,13 @@ struct BudgetOptions: ParsableArguments {
     }
   }
 
-  func apply(to configuration: inout GPUConfiguration) {
-    configuration.hostMemory = maxHostMemory.bytes
-    configuration.maxResources = maxResources
-    configuration.maxEntries = maxEntries
-  }
-}
-
-/// A number of bytes such as 4096, 512K, 64M or 2G.
-struct ByteCount: ExpressibleByArgument, Equatable {
-  let bytes: UInt64
-
-  init(_ bytes: UInt64) { self.bytes = bytes }
-
-  init?(argument: String) {
-    let units: [Character: UInt64] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30]
-    let unit = argument.uppercased().last.flatMap { units[$0] }
-    let digits = unit == nil ? Substring(argument) : argument.dropLast()
-    guard let number = UInt64(digits), !digits.hasPrefix("+") else { return nil }
-    let (bytes, overflow) = number.multipliedReportingOverflow(by: unit ?? 1)
-    guard !overflow else { return nil }
-    self.bytes = bytes
-  }
-
-  var defaultValueDescription: String {
-    if bytes > 0, bytes % (1 << 30) == 0 { return "\(bytes >> 30)G" }
-    return bytes % (1 << 20) == 0 ? "\(bytes >> 20)M" : "\(bytes)"
+  /// What they say to the daemon.
+  func apply(to options: inout DaemonOptions) {
+    options.device.hostMemory = maxHostMemory.bytes
+    options.device.copyMemory = maxCopyMemory.bytes
+    options.device.maxResources = maxResources
+    options.device.maxEntries = maxEntries
+    options.maxPinned = maxPinned.bytes
+    options.maxConsumers = maxConsumers
   }
 }

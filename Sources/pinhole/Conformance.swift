@@ -1,5 +1,5 @@
 import ArgumentParser
-import Glibc
+import Conformance
 
 /// `pinhole conformance`: checks a producer or a consumer against the frame protocol.
 struct Conformance: ParsableCommand {
@@ -40,51 +40,5 @@ struct Conformance: ParsableCommand {
     }
     print("\(report.passed) passed, \(report.failed) failed, \(report.skipped) skipped")
     if report.failed > 0 { throw ExitCode(1) }
-  }
-}
-
-/// Why a check did not pass.
-enum ConformanceResult: Error, CustomStringConvertible {
-  /// The other side did something wrong.
-  case wrong(String)
-  /// It cannot be said.
-  case skipped(String)
-
-  var description: String {
-    switch self {
-    case .wrong(let text), .skipped(let text): return text
-    }
-  }
-}
-
-/// The checks that were made.
-struct ConformanceReport {
-  private(set) var passed = 0
-  private(set) var failed = 0
-  private(set) var skipped = 0
-
-  /// Makes a check and prints a line about it.
-  ///
-  /// - Returns: whether it passed.
-  @discardableResult
-  mutating func check(_ name: String, _ body: () throws -> Void) -> Bool {
-    do {
-      try body()
-      passed += 1
-      line("PASS", name)
-      return true
-    } catch ConformanceResult.skipped(let text) {
-      skipped += 1
-      line("SKIP", "\(name): \(text)")
-    } catch {
-      failed += 1
-      line("FAIL", "\(name): \(error)")
-    }
-    return false
-  }
-
-  private func line(_ verdict: String, _ text: String) {
-    print("\(verdict) \(text)")
-    fflush(nil)
   }
 }

@@ -1,4 +1,7 @@
 import ArgumentParser
+import Command
+import Doctor
+import Monitoring
 
 /// `pinhole doctor`: what a guest would get on this machine.
 struct Doctor: ParsableCommand {
@@ -6,13 +9,32 @@ struct Doctor: ParsableCommand {
     commandName: "doctor",
     abstract: "Tell what a guest's pictures would get on this machine, and what is missing.",
     discussion: """
-      Run it as the user that Pinhole runs as. Exit status 0 if pictures can be shown without \
-      copying, 1 if they would be copied, 2 for a mistake on the command line.
+      Run it as the user that Pinhole runs as. Each line that is not "ok" says what to type. With \
+      --pid it looks at a QEMU that runs, too: its memory, devices, socket and confinement.
+
+      Exit status 0 if pictures can be shown without copying, 1 if they would be copied or there \
+      is no such process, 2 for a mistake on the command line.
       """)
 
+  @Option(help: ArgumentHelp("Look at this QEMU too.", valueName: "process"))
+  var pid: Int32?
+
+  @Flag(help: "Print one line of JSON.")
+  var json = false
+
+  func validate() throws {
+    if let pid, pid <= 0 { throw ValidationError("--pid \(pid) is no process") }
+  }
+
   func run() throws {
-    let report = DoctorReport(.here())
-    print(report.text, terminator: "")
+    let qemu = try pid.map { try QEMUFacts(pid: $0) }
+    let report = DoctorReport(.here(), qemu: qemu)
+    if json {
+      print(report.json.text)
+    } else {
+      let colours = Terminal.standardOutput?.hasColours ?? false
+      print(report.text(colours: colours), terminator: "")
+    }
     if !report.isDirect { throw ExitCode(1) }
   }
 }

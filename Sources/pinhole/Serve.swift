@@ -1,8 +1,13 @@
 import ArgumentParser
 import Buffers
+import Command
+import Daemon
+import Fences
+import Glibc
 import GuestMemory
 import Linux
 import Logging
+import QEMUDisplay
 import Sandbox
 import VirtioGPU
 
@@ -22,24 +27,21 @@ struct Serve: ParsableCommand {
   @Option(help: "Serve the front-end at the other end of this connected socket.")
   var fd: Int32?
 
+  @Flag(help: "End with status 0 when the first front-end leaves, as managers of VMs expect.")
+  var once = false
+
+  @Option(help: "Answer `pinhole status` on this path.")
+  var control: String?
+
   @Flag(help: "Print what this backend can do as JSON, as libvirt asks, and exit.")
   var printCapabilities = false
 
   @Option(help: "Offer frames to consumers such as `pinhole view` on this path.")
   var framesSocket: String?
 
-  @Option(help: "Offer read-only copies of frames on this path, to programs that are not trusted.")
-  var copySocket: String?
-
   @Option(
-    name: .customLong("allow-uid"),
-    help: "A user besides your own whose programs may connect to the frame sockets; repeatable.")
-  var allowedUsers: [UInt32] = []
-
-  @Option(
-    name: .customLong("allow-copy-uid"),
-    help: "A user whose programs may connect to the copy socket alone; repeatable.")
-  var allowedCopyUsers: [UInt32] = []
+    help: "The members of this group may connect to --frames-socket too, not its owner alone.")
+  var framesGroup: GroupName?
 
   @Option(help: "How pictures are shown: auto, direct (the guest's pages) or copy.")
   var scanout: ScanoutMode = .auto
@@ -57,10 +59,18 @@ struct Serve: ParsableCommand {
     help: ArgumentHelp(
       "Milliseconds that consumers may keep a fenced flush waiting; Linux guests wait for 50.",
       valueName: "ms"))
-  var holdDeadline: UInt32 = 40
+  var holdDeadline = UInt32(HoldQueue.defaultDeadline / 1_000_000)
+
+  @Option(
+    help: ArgumentHelp(
+      "End the process once its event loop has not turned for so long; 0 for never.",
+      valueName: "seconds"))
+  var watchdog: UInt32 = 30
 
   @Option(help: "Give up files, privileges and system calls: on, off, or log (log such calls).")
   var sandbox: Sandbox.Mode = .on
+
+  @OptionGroup(title: "3D") var render: RenderOptions
 
   @OptionGroup(title: "Budgets") var budgets: BudgetOptions
 
@@ -70,20 +80,23 @@ struct Serve: ParsableCommand {
   // Not validate(), which ArgumentParser calls before it finds unknown options.
   private func checkCombination() throws {
     if printCapabilities { return }
-    if socketPath == nil, fd == nil {
+    let isActivated = getenv("LISTEN_FDS") != nil
+    if socketPath == nil, fd == nil, !isActivated {
       throw ValidationError("give --socket-path PATH or --fd N, so that a front-end can connect")
     }
     if socketPath != nil, fd != nil {
       throw ValidationError("--socket-path and --fd exclude each other: give one of them")
     }
+    if framesGroup != nil, framesSocket == nil {
+      throw ValidationError("--frames-group needs --frames-socket PATH")
+    }
     if let fd, fd < 0 { throw ValidationError("--fd \(fd) is not a descriptor") }
-    let paths = [socketPath, framesSocket, copySocket].compactMap { $0 }
+    let paths = [socketPath, framesSocket, control].compactMap { $0 }
     if paths.contains(where: \.isEmpty) {
       throw ValidationError("a socket path cannot be empty")
     }
     if Set(paths).count < paths.count {
-      throw ValidationError(
-        "--socket-path, --frames-socket and --copy-socket need different paths")
+      throw ValidationError("--socket-path, --frames-socket and --control need different paths")
     }
     if !(1...10_000).contains(holdDeadline) {
       throw ValidationError("--hold-deadline takes 1 to 10000 ms")
@@ -93,22 +106,39 @@ struct Serve: ParsableCommand {
   func run() throws {
     try checkCombination()
     if printCapabilities {
-      print(#"{"type": "gpu", "features": []}"#)
+      // libvirt gives guests with accel3d a back-end that says "virgl".
+      var features = ""
+      if case .success = RenderingOptions.probe() { features = #""render-node", "virgl""# }
+      print(#"{"type": "gpu", "features": [\#(features)]}"#)
       return
     }
-    let level = logLevel
-    let limit = Locked(LineLimit(perSecond: budgets.maxLogLines))
-    LoggingSystem.bootstrap { _ in
-      var handler = LogLines(limit: limit)
-      handler.logLevel = level
-      return handler
-    }
-    try Daemon(self, limit).run()
+    let limit = LogLines.bootstrap(level: logLevel, perSecond: budgets.maxLogLines)
+    try Daemon(options, limit).run()
+  }
+
+  /// What they say to the daemon.
+  var options: DaemonOptions {
+    var options = DaemonOptions()
+    options.socketPath = socketPath
+    options.fd = fd
+    options.once = once
+    options.control = control
+    options.framesSocket = framesSocket
+    if let framesGroup { options.framesAccess = .group(framesGroup.id) }
+    options.qemuDisplay = qemuDisplay.way
+    options.detector = Detector(rawValue: detector.rawValue)
+    options.onDiscard = detector == .none ? .ignore : onDiscard
+    options.holdDeadline = UInt64(holdDeadline) * 1_000_000
+    options.watchdog = watchdog
+    options.sandbox = sandbox
+    options.device.mode = scanout
+    budgets.apply(to: &options)
+    render.apply(to: &options)
+    return options
   }
 }
 
 extension ScanoutMode: ExpressibleByArgument {}
-extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 extension DiscardResponse: ExpressibleByArgument {
   /// What `--help` offers; the third is for experiments alone.
@@ -118,12 +148,20 @@ extension DiscardResponse: ExpressibleByArgument {
 /// `--qemu-display`. Nothing tells whether QEMU's display has OpenGL, so `auto` is `pixels`.
 enum QEMUDisplayChoice: String, ExpressibleByArgument, CaseIterable {
   case auto, pixels, dmabuf, off
+
+  var way: QEMUDisplay.Way? {
+    switch self {
+    case .auto, .pixels: .pixels
+    case .dmabuf: .dmabuf
+    case .off: nil
+    }
+  }
 }
 
 /// `--detector`.
 enum DetectorChoice: String, ExpressibleByArgument, CaseIterable {
   case auto, scan, pagemap, faults
-  /// Nothing looks after discarded pages. Unsafe: for `pinhole guest storm` to show what happens.
+  /// Nothing looks after discarded pages. Unsafe: for `pinhole-guest storm` to show what happens.
   case none
 
   static var allValueStrings: [String] { allCases.filter { $0 != .none }.map(\.rawValue) }

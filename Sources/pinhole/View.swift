@@ -46,6 +46,9 @@ struct View: ParsableCommand {
   @Flag(name: .customLong("copy-only"), help: "Accept nothing but read-only copies.")
   var copyOnly = false
 
+  @Flag(help: "Show it in a window; see pinhole view --wayland --help.")
+  var wayland = false
+
   @Option(help: "How the producer's log calls this consumer.")
   var name: String = "pinhole view"
 
@@ -138,7 +141,9 @@ struct View: ParsableCommand {
   private func makeDirectory() throws {
     guard let directory else { return }
     if mkdir(directory, 0o755) != 0, errno != EEXIST {
-      throw ViewError("cannot make the directory \(directory): \(String(cString: strerror(errno)))")
+      throw ViewError(
+        "cannot make the directory \(directory): \(String(cString: strerror(errno)));"
+          + " choose another --png")
     }
   }
 

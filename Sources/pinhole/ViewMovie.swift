@@ -1,6 +1,7 @@
 import Glibc
 import Linux
 import PinholeFrames
+import Pixels
 
 /// A YUV4MPEG2 file: each frame of one output, as mpv, ffmpeg and others read it.
 ///
@@ -19,7 +20,7 @@ final class ViewMovie {
     self.rate = UInt64(max(rate, 1))
     do throws(Errno) {
       fd = try OwnedFD.open(path, O_WRONLY | O_CREAT | O_TRUNC)
-    } catch { throw ViewError("cannot write \(path): \(error.message)") }
+    } catch { throw ViewError("cannot write \(path): \(error.message); choose another --y4m") }
   }
 
   /// Adds a frame; those of other outputs and of another size than the first are left out.
@@ -52,7 +53,7 @@ final class ViewMovie {
   /// BT.601 in studio range, a plane each of Y, Cb and Cr.
   private static func planes(_ picture: FramePicture, _ count: Int) throws -> [UInt8] {
     guard let rgb = picture.colours, rgb.count == count * 3 else {
-      throw ViewError("this pixel format cannot be written as a movie")
+      throw ViewError("this pixel format cannot be written as a movie; --png writes pictures of it")
     }
     return [UInt8](unsafeUninitializedCapacity: count * 3) { out, initialized in
       for index in 0..<count {
@@ -73,7 +74,8 @@ final class ViewMovie {
       }
       if count < 0, errno == EINTR { continue }
       guard count > 0 else {
-        throw ViewError("cannot write \(path): \(Errno(errno, "write").message)")
+        throw ViewError(
+          "cannot write \(path): \(Errno(errno, "write").message); choose another --y4m")
       }
       at += count
     }

@@ -1,24 +1,27 @@
 import Pictures
 import PinholeFrames
+import Pixels
 
 /// A copy of what a frame shows.
 struct FramePicture {
   private let pixels: [UInt8]
-  private let width: Int
-  private let height: Int
-  private let fourcc: UInt32
+  private let width: UInt32
+  private let height: UInt32
+  private let fourcc: FourCC
 
   /// Copies the visible part of a frame.
   init(_ frame: ReceivedFrame, _ buffer: ReceivedBuffer) throws(FramesError) {
     pixels = try buffer.pixels(of: frame.crop)
-    width = Int(frame.crop.width)
-    height = Int(frame.crop.height)
+    width = frame.crop.width
+    height = frame.crop.height
     fourcc = buffer.fourcc
   }
 
   private var picture: Picture? {
     pixels.withUnsafeBytes { bytes in
-      Picture(bytes: bytes, width: width, height: height, stride: width * 4, fourcc: fourcc)
+      Picture(
+        bytes: bytes,
+        layout: PixelLayout(width: width, height: height, stride: width &* 4, fourcc: fourcc))
     }
   }
 

@@ -1,5 +1,6 @@
 import GuestMemory
 import Linux
+import Pixels
 import Testing
 
 @testable import Buffers
@@ -127,7 +128,7 @@ struct BufferPlanTests {
       .writeSealed, .unalignedStart(offset: 1), .unalignedEntry(offset: 1),
       .unalignedLength(count: 1), .tooShort(bytes: 1, needed: 2), .tooManyEntries(2, limit: 1),
       .tooLarge(bytes: 2, limit: 1), .overPinBudget(bytes: 1, pinned: 1, budget: 1),
-      .discardsOutran, .failed(e),
+      .notLetGo(1), .discardsOutran, .failed(e),
     ]
     #expect(all.map(\.kind) == CopyReason.Kind.allCases)
     #expect(Set(all.map(\.description)).count == all.count)

@@ -1,5 +1,7 @@
+import Fences
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 @testable import Buffers
@@ -47,8 +49,8 @@ private final class Picture {
 
 private func pixel(_ buffer: OfferedBuffer, _ x: UInt32, _ y: UInt32) throws -> UInt32 {
   let map = try Mapping(fd: buffer.fd.raw, offset: 0, count: Int(buffer.size), writable: false)
-  return map.base.loadUnaligned(
-    fromByteOffset: Int(y * buffer.layout.stride + x * 4), as: UInt32.self)
+  let stride = try #require(buffer.layout.packed).stride
+  return map.base.loadUnaligned(fromByteOffset: Int(y * stride + x * 4), as: UInt32.self)
 }
 
 private func whole(_ pool: CopyPool) -> Rect {
@@ -78,11 +80,11 @@ struct CopyPoolTests {
   @Test("Rows begin at multiples of 256 bytes")
   func stride() throws {
     let buffer = try CopyBuffer(width: 1366, height: 3, fourcc: .xrgb8888).offered
-    #expect(buffer.layout.stride == 5632)
+    #expect(buffer.layout.packed?.stride == 5632)
     #expect(buffer.size == 20480)
     #expect(buffer.memory == .copy)
     let tight = try CopyBuffer(width: 1366, height: 3, fourcc: .xrgb8888, strideAlignment: 4)
-    #expect(tight.offered.layout.stride == 5464)
+    #expect(tight.offered.layout.packed?.stride == 5464)
     #expect(throws: Errno.self) { try CopyBuffer(width: 0, height: 3, fourcc: .xrgb8888) }
     #expect(throws: Errno.self) { try CopyBuffer(width: .max, height: .max, fourcc: .xrgb8888) }
   }
@@ -115,19 +117,19 @@ struct CopyPoolTests {
     let pool = CopyPool(width: 64, height: 32, fourcc: .xrgb8888)
     let source = try picture.source()
     let one = try #require(pool.update(from: source, crop: whole(pool), damage: whole(pool)))
-    one.beginUse()
+    one.lock.retain()
     let none = Rect(x: 0, y: 0, width: 0, height: 0)
     let two = try #require(pool.update(from: source, crop: whole(pool), damage: none))
     #expect(two !== one)
     #expect(one.id != two.id)
-    two.beginUse()
+    two.lock.retain()
     let three = try #require(pool.update(from: source, crop: whole(pool), damage: none))
-    three.beginUse()
+    three.lock.retain()
     picture.set(5, 5, 55)
     let dot = Rect(x: 5, y: 5, width: 1, height: 1)
     #expect(pool.update(from: source, crop: whole(pool), damage: dot) == nil, "all in use")
     picture.set(60, 30, 66)
-    two.endUse()
+    two.lock.release()
     let before = pool.copiedBytes
     let last = Rect(x: 60, y: 30, width: 1, height: 1)
     let again = try #require(pool.update(from: source, crop: whole(pool), damage: last))
@@ -194,5 +196,12 @@ struct PixelSourceTests {
     let base = try #require(picture.bytes.baseAddress)
     let short = [HostSpan(base: base, count: 100), HostSpan(base: base, count: 100)]
     #expect(PixelSource(layout: picture.layout, spans: short) == nil)
+  }
+}
+
+extension CopyPool {
+  fileprivate func update(from source: PixelSource, crop: Rect, damage: Rect) -> OfferedBuffer? {
+    self.damage(damage)
+    return update(from: source, crop: crop)
   }
 }

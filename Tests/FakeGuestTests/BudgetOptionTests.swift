@@ -1,7 +1,6 @@
+import Command
 import FakeGuest
 import Testing
-
-@testable import pinhole
 
 @Suite struct BudgetOptionTests {
   @Test(arguments: [
@@ -36,7 +35,7 @@ import Testing
       "--max-log-lines", "5", "--max-resources", "2", "--log-level", "trace",
     ])
     let ram = try GuestRAM(size: 16 << 20)
-    let driver = try GPUDriver(VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let driver = try GPUDriver(VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     for _ in 0..<200 {
       for id in 1...3 as ClosedRange<UInt32> {
         try driver.send(.create2D(id, .b8g8r8x8, width: 1, height: 1))

@@ -16,7 +16,7 @@ import Testing
 
   private func boot(_ pinhole: PinholeProcess, _ round: Int) throws {
     let ram = try GuestRAM(size: 8 << 20)
-    let driver = try GPUDriver(VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let driver = try GPUDriver(VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     let kind: Framebuffer.Kind = round % 2 == 0 ? .twoD : .blob
     let frame = try Framebuffer(driver, resource: 1, width: 64, height: 64, kind: kind)
     try frame.show()
@@ -45,8 +45,11 @@ import Testing
         try boot(pinhole, round)
       }
     }
-    #expect(settled(descriptors) { pinhole.descriptorCount } == descriptors)
-    #expect(settled(mappings.files) { pinhole.mappings.files } == mappings.files)
+    // Memory that a consumer had is kept for the next picture (CopyMemory), as much as was in use
+    // at a time; twenty consumers came.
+    let kept = 4
+    #expect(settled(descriptors + kept) { pinhole.descriptorCount } <= descriptors + kept)
+    #expect(settled(mappings.files + kept) { pinhole.mappings.files } <= mappings.files + kept)
     // The heap may have grown by a few areas, not by some for each connection.
     #expect(pinhole.mappings.all < mappings.all + 50)
     #expect(pinhole.terminate() == 0, "\(pinhole.log)")

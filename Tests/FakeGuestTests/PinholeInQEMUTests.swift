@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 /// A real QEMU in front of `pinhole serve`; its guest is played through qtest.

@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 /// What QEMU does to a device while its guest runs: pause, memory that comes and goes, more
@@ -16,10 +17,10 @@ import Testing
   @Test func thePictureAndTheCursorAreReplayedOnANewSocket() throws {
     let pinhole = try PinholeProcess()
     let consumer = try FrameWatcher(path: pinhole.framesSocket)
-    let frontend = try VhostUserFrontend(
+    let frontEnd = try VhostUserFrontEnd(
       path: pinhole.socket, ram: GuestRAM(size: Self.size))
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     let frame = try Framebuffer(driver, resource: 1, width: 320, height: 200)
     let smpte = TestPicture.smpte.render(width: 320, height: 200)
     frame.draw(smpte)
@@ -32,8 +33,8 @@ import Testing
     #expect(display.wait { picture($0) == smpte && $0.cursor.visible })
     for _ in 0..<3 {
       let before = display.now
-      try frontend.pause()
-      try frontend.resume()
+      try frontEnd.pause()
+      try frontEnd.resume()
       let replayed = display.wait { now in
         (now.surfaces[0]?.changes ?? 0) > (before.surfaces[0]?.changes ?? 0)
           && (now.surfaces[0]?.updates ?? 0) > (before.surfaces[0]?.updates ?? 0)
@@ -53,15 +54,44 @@ import Testing
     #expect(display.now.violations == [])
   }
 
+  @Test(arguments: [true, false])
+  func afterAResetHeadsAndCursorsThatStayOffGoOff(_ closesFirst: Bool) throws {
+    let pinhole = try PinholeProcess()
+    var options = VhostUserFrontEnd.Options()
+    options.behaviour.modes = [(320, 200), (320, 200)]
+    let frontEnd = try VhostUserFrontEnd(
+      path: pinhole.socket, ram: GuestRAM(size: Self.size), options)
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
+    let smpte = TestPicture.smpte.render(width: 320, height: 200)
+    let frame = try Framebuffer(driver, resource: 1, width: 320, height: 200)
+    frame.draw(smpte)
+    try frame.show()
+    try frame.flush()
+    try driver.run(.updateCursor(0, resource: 1, x: 7, y: 8))
+    #expect(display.wait { picture($0) == smpte && $0.cursor.visible })
+    // As QEMU does, which reads nothing more from that moment.
+    if closesFirst { display.closeSocket() }
+    try driver.restart()
+    #expect(display.wait { $0.surfaces[0]?.width == 0 && !$0.cursor.visible }, "\(pinhole.log)")
+    let other = try Framebuffer(driver, resource: 1, width: 320, height: 200)
+    other.draw(smpte)
+    try driver.perform(.setScanout(1, resource: 1, other.bounds))
+    try other.flush()
+    #expect(display.wait { picture($0, 1) == smpte })
+    #expect(display.now.surfaces[0]?.width == 0)
+    #expect(display.now.violations == [])
+  }
+
   @Test func outputsShowTheirOwnPictures() throws {
     let pinhole = try PinholeProcess()
     let consumer = try FrameWatcher(path: pinhole.framesSocket)
-    var options = VhostUserFrontend.Options()
+    var options = VhostUserFrontEnd.Options()
     options.behaviour.modes = [(640, 480), (320, 200), (800, 600)]
-    let frontend = try VhostUserFrontend(
+    let frontEnd = try VhostUserFrontEnd(
       path: pinhole.socket, ram: GuestRAM(size: Self.size), options)
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     let modes = try driver.displayInfo()
     #expect(modes.map(\.enabled).prefix(4) == [true, true, true, false])
     #expect(modes[1].rect == Rect(width: 320, height: 200))
@@ -85,10 +115,10 @@ import Testing
   func outputsShowPartsOfOnePicture(_ mode: String) throws {
     let pinhole = try PinholeProcess(["--scanout", mode])
     let consumer = try FrameWatcher(path: pinhole.framesSocket)
-    let frontend = try VhostUserFrontend(
+    let frontEnd = try VhostUserFrontEnd(
       path: pinhole.socket, ram: GuestRAM(size: Self.size))
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     let whole = TestPicture.pages.render(width: 128, height: 64, frame: 5)
     let frame = try Framebuffer(driver, resource: 1, width: 128, height: 64)
     frame.draw(whole)
@@ -117,9 +147,9 @@ import Testing
       GuestRAM.Region(guestAddress: 1 << 32, size: half, fileOffset: half),
     ]
     let ram = try GuestRAM(size: Self.size, regions: regions)
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram)
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram)
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     // Fill what is left of the low half, so that the picture lies in the high one.
     let low = ram.freePages - Int(half / 4096) - 16
     _ = try ram.allocate(pages: low - 300)
@@ -132,14 +162,14 @@ import Testing
       try frame.flush()
       #expect(display.wait { picture($0) == drawn })
       #expect(consumer.difference(from: drawn) == nil)
-      try frontend.removeMemory(regions[1])
+      try frontEnd.removeMemory(regions[1])
       // Whatever the answer, there is one, and the guest's other memory works.
       _ = try driver.run(.flush(1, frame.bounds))
       let other = try ram.allocate(pages: 1)
       #expect(try driver.run(.attachBacking(1, frame.pages.entries())).response.isOK == false)
       ram.free(other)
       #expect(try driver.displayInfo()[0].enabled)
-      try frontend.addMemory(regions[1])
+      try frontEnd.addMemory(regions[1])
       try driver.perform(.detachBacking(1))
       try driver.perform(.attachBacking(1, frame.pages.entries()))
     }

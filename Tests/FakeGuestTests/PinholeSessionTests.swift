@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 /// `pinhole serve` as its own process; QEMU, guest and display are played here.
@@ -26,9 +27,9 @@ import Testing
       options.discard = .pages(3)
       options.seed = .random(in: 0 ... .max)
       print("everyFrameReachesTheDisplayAndAConsumer(\(mode)): seed \(options.seed)")
-      let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
-      let session = try GuestSession(frontend, options)
-      let display = try #require(frontend.display)
+      let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram())
+      let session = try GuestSession(frontEnd, options)
+      let display = try #require(frontEnd.display)
       for number in 0..<20 {
         let drawn = try session.play(frame: number)
         #expect(consumer.difference(from: drawn) == nil, "frame \(number), \(options)")
@@ -44,9 +45,9 @@ import Testing
   @Test(arguments: PixelFormat.allCases)
   func everyPixelFormatShowsTheSameColours(_ format: PixelFormat) throws {
     let pinhole = try PinholeProcess()
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram())
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     let picture = TestPicture.gradient.render(width: 64, height: 48, frame: 3)
     let pages = try driver.ram.allocate(bytes: 64 * 48 * 4)
     let bytes = picture.pixels.flatMap { pixel in
@@ -77,9 +78,9 @@ import Testing
 
   @Test func theCursorReachesTheDisplay() throws {
     let pinhole = try PinholeProcess()
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
-    let driver = try GPUDriver(frontend)
-    let display = try #require(frontend.display)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram())
+    let driver = try GPUDriver(frontEnd)
+    let display = try #require(frontEnd.display)
     let pages = try driver.ram.allocate(bytes: 64 * 64 * 4)
     let image = (0..<(64 * 64)).map { UInt32($0) &* 2_654_435_761 }
     image.withUnsafeBytes { driver.ram.write($0, to: pages) }
@@ -88,29 +89,34 @@ import Testing
     try driver.perform(.attachBacking(9, pages.entries()))
     try driver.perform(GPUCommand.transferToHost2D(9, all, offset: 0).fenced(1))
     try driver.run(.updateCursor(0, resource: 9, x: 5, y: 6, hotX: 1, hotY: 2))
-    #expect(display.wait { $0.cursor.visible && $0.cursor.image == image })
+    var wanted = FakeDisplay.Cursor()
+    (wanted.x, wanted.y, wanted.hotX, wanted.hotY) = (5, 6, 1, 2)
+    (wanted.visible, wanted.image) = (true, image)
+    #expect(display.wait { $0.cursor == wanted }, "\(display.now.cursor)")
     try driver.run(.moveCursor(0, x: 50, y: 60))
-    #expect(display.wait { $0.cursor.x == 50 && $0.cursor.y == 60 })
+    (wanted.x, wanted.y) = (50, 60)
+    #expect(display.wait { $0.cursor == wanted }, "\(display.now.cursor)")
     try driver.run(.updateCursor(0, resource: 0, x: 50, y: 60))
-    #expect(display.wait { !$0.cursor.visible })
+    wanted.visible = false
+    #expect(display.wait { $0.cursor == wanted }, "\(display.now.cursor)")
     #expect(display.now.violations == [])
   }
 
-  @Test func aFrontendThatLeavesAtAnyPointLeavesTheNextOneServed() throws {
+  @Test func aFrontEndThatLeavesAtAnyPointLeavesTheNextOneServed() throws {
     let pinhole = try PinholeProcess(["--log-level", "critical"])
     func serveOne() throws {
-      let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
-      #expect(try GPUDriver(frontend).displayInfo()[0].enabled)
+      let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram())
+      #expect(try GPUDriver(frontEnd).displayInfo()[0].enabled)
     }
     try serveOne()
     let before = pinhole.descriptorCount
     var served = 0
     for messages in 0..<45 {
       for bytes in [0, 5, 12, 17] {
-        var options = VhostUserFrontend.Options()
+        var options = VhostUserFrontEnd.Options()
         options.cut = (messages, bytes)
-        guard let frontend = try? VhostUserFrontend(path: pinhole.socket, ram: ram(), options),
-          let driver = try? GPUDriver(frontend)
+        guard let frontEnd = try? VhostUserFrontEnd(path: pinhole.socket, ram: ram(), options),
+          let driver = try? GPUDriver(frontEnd)
         else { continue }
         served += 1
         for _ in 0..<10 { try driver.send(.getEDID(0)) }
@@ -138,18 +144,18 @@ import Testing
       { $0.delay = 50 }, { $0.modes = [] },
     ]
     for misdeed in misdeeds {
-      var options = VhostUserFrontend.Options()
+      var options = VhostUserFrontEnd.Options()
       misdeed(&options.behaviour)
-      let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram(), options)
-      let driver = try GPUDriver(frontend)
+      let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram(), options)
+      let driver = try GPUDriver(frontEnd)
       let frame = try Framebuffer(driver, resource: 1, width: 64, height: 64)
       try frame.show()
       for _ in 0..<20 { try frame.flush() }
     }
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram())
-    let driver = try GPUDriver(frontend)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram())
+    let driver = try GPUDriver(frontEnd)
     #expect(try driver.displayInfo()[0].rect.width == 640)
-    frontend.display?.closeSocket()
+    frontEnd.display?.closeSocket()
     let frame = try Framebuffer(driver, resource: 1, width: 64, height: 64)
     try frame.show()
     try frame.flush()

@@ -1,5 +1,6 @@
 import FakeGuest
 import Linux
+import Pixels
 import Testing
 
 /// The driver against QEMU's own virtio-gpu: proof that it speaks what real devices understand.

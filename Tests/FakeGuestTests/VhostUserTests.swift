@@ -8,11 +8,11 @@ import VhostUser
 import Virtqueue
 
 /// A device that answers every command with OK and the fence, as far as that fits.
-private final class AgreeableDevice: VhostUserDevice {
+private final class AgreeableDevice: VirtioDevice {
   let deviceFeatures: UInt64 = 1 << 1
   let queueCount = 2
   let maxQueueSize: UInt16 = 256
-  var queues: [Int: VhostUserQueue] = [:]
+  var queues: [Int: VirtioQueue] = [:]
   var displays: [SharedFD] = []
   let resets = Locked(0)
 
@@ -20,7 +20,7 @@ private final class AgreeableDevice: VhostUserDevice {
   func readConfig(offset: UInt32, count: UInt32) -> [UInt8]? {
     (0..<count).map { UInt8(truncatingIfNeeded: offset + $0) }
   }
-  func queueStarted(_ index: Int, _ queue: VhostUserQueue) { queues[index] = queue }
+  func queueStarted(_ index: Int, _ queue: VirtioQueue) { queues[index] = queue }
   func queueStopped(_ index: Int) { queues[index] = nil }
   func queueKicked(_ index: Int) {
     guard let queue = queues[index] else { return }
@@ -56,6 +56,7 @@ private final class Backend {
     resets = device.resets
     let server = VhostUserServer(
       device: device, memory: GuestMemory(), loop: loop, logger: Logger(label: "test"))
+    server.displaySocketArrived = { device.displaySocket($0) }
     try server.listen(on: path)
     stopper = loop.stopper
     socket = path
@@ -72,7 +73,7 @@ private final class Backend {
   }
 }
 
-@Suite struct FrontendTests {
+@Suite struct FrontEndTests {
   private func ram() throws -> GuestRAM {
     let size: UInt64 = 16 << 20
     return try GuestRAM(size: size, regions: GuestRAM.pcRegions(size: size))
@@ -81,10 +82,10 @@ private final class Backend {
   @Test(arguments: [0, Feature.indirect, Feature.eventIndex, Feature.all])
   func commandsAreAnsweredWithAnyRingFeatures(_ features: UInt64) throws {
     let backend = try Backend()
-    let frontend = try VhostUserFrontend(path: backend.socket, ram: ram())
+    let frontEnd = try VhostUserFrontEnd(path: backend.socket, ram: ram())
     var options = GPUDriver.Options()
     options.features = features | Feature.version1
-    let driver = try GPUDriver(frontend, options)
+    let driver = try GPUDriver(frontEnd, options)
     #expect(driver.features & ~options.features == 0)
     var fences: [UInt64] = []
     for i in 1...300 {
@@ -101,50 +102,50 @@ private final class Backend {
   @Test(arguments: [ProtocolFeature.all, ProtocolFeature.config, 0])
   func aPauseAResetAndMemoryChangesKeepTheGuestGoing(_ protocolFeatures: UInt64) throws {
     let backend = try Backend()
-    var options = VhostUserFrontend.Options()
+    var options = VhostUserFrontEnd.Options()
     options.protocolFeatures = protocolFeatures
-    let frontend = try VhostUserFrontend(path: backend.socket, ram: ram(), options)
-    let driver = try GPUDriver(frontend)
+    let frontEnd = try VhostUserFrontEnd(path: backend.socket, ram: ram(), options)
+    let driver = try GPUDriver(frontEnd)
     #expect(try driver.run(.getDisplayInfo).response == .ok)
     for _ in 0..<3 {
-      try frontend.pause()
+      try frontEnd.pause()
       try driver.send(.getDisplayInfo)
       try driver.kick()
       #expect(try driver.poll() == 0)
-      try frontend.resume()
+      try frontEnd.resume()
       try driver.drain()
     }
-    #expect(frontend.display?.now.sockets == 4)
+    #expect(frontEnd.display?.now.sockets == 4)
     if protocolFeatures & ProtocolFeature.memorySlots != 0 {
       let low = GuestRAM.pcRegions(size: 16 << 20)[0]
-      try frontend.removeMemory(low)
+      try frontEnd.removeMemory(low)
       #expect(try driver.run(.getDisplayInfo).response == .ok)
-      try frontend.addMemory(low)
+      try frontEnd.addMemory(low)
     }
     try driver.restart()
     #expect(try driver.run(.getDisplayInfo).response == .ok)
     if protocolFeatures & ProtocolFeature.config != 0 {
-      #expect(try frontend.readConfig(offset: 3, count: 4) == [3, 4, 5, 6])
+      #expect(try frontEnd.readConfig(offset: 3, count: 4) == [3, 4, 5, 6])
     }
     let expected = protocolFeatures & ProtocolFeature.resetDevice != 0 ? 1 : 0
     #expect(backend.resets.withLock { $0 } == expected)
   }
 
-  @Test func aBackendServesTheNextFrontendAfterOneVanishes() throws {
+  @Test func aBackendServesTheNextFrontEndAfterOneVanishes() throws {
     let backend = try Backend()
     for _ in 0..<5 {
-      let frontend = try VhostUserFrontend(path: backend.socket, ram: ram())
-      let driver = try GPUDriver(frontend)
+      let frontEnd = try VhostUserFrontEnd(path: backend.socket, ram: ram())
+      let driver = try GPUDriver(frontEnd)
       #expect(try driver.run(.getDisplayInfo).response == .ok)
     }
   }
 
   @Test func aBackendThatDiesIsNoticedAtOnce() throws {
     var backend: Backend? = try Backend()
-    let frontend = try VhostUserFrontend(path: try #require(backend).socket, ram: ram())
-    let driver = try GPUDriver(frontend)
+    let frontEnd = try VhostUserFrontEnd(path: try #require(backend).socket, ram: ram())
+    let driver = try GPUDriver(frontEnd)
     backend = nil
     #expect(throws: GuestError.self) { try driver.run(.getDisplayInfo) }
-    #expect(frontend.channel.isClosed)
+    #expect(frontEnd.channel.isClosed)
   }
 }

@@ -19,21 +19,79 @@ import Testing
 
   @Test func holdsExpireInTheirOrder() throws {
     let loop = try EventLoop()
-    let queue = try HoldQueue(on: loop, deadline: 1_000_000)
+    let queue = HoldQueue(on: loop, deadline: 60_000_000)
     var order: [Int] = []
     let holds = (0..<4).map { number in Hold { order.append(number) } }
-    for hold in holds { queue.add(hold) }
+    // Due one after another, so that the timer has to be set again for each.
+    for hold in holds {
+      queue.add(hold)
+      usleep(10_000)
+    }
     holds[1].release()
     #expect(queue.pending == 3)
-    while order.count < 4 { try loop.turn(timeout: 10) }
+    try turn(loop) { order.count == 4 }
     #expect(order == [1, 0, 2, 3])
     #expect(queue.expired == 3)
     for hold in holds { hold.release() }
     #expect(order.count == 4)
   }
 
+  @Test func aHoldExpiresThoughAllBeforeItHaveEnded() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop, deadline: 2_000_000)
+    var expired = 0
+    for round in 1...3 {
+      queue.add(Hold { expired += 1 })
+      try turn(loop) { expired == round }
+    }
+    #expect(queue.expired == 3 && queue.pending == 0)
+  }
+
+  @Test func aDeadlineIsKept() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop, deadline: 300_000_000)
+    var isOver = false
+    let start = Clock.now
+    queue.add(Hold { isOver = true })
+    try turn(loop) { isOver }
+    let taken = Clock.now - start
+    #expect(taken >= 300_000_000, "not before it is due")
+    #expect(taken < 2_700_000_000, "nor many times as late")
+    #expect(HoldQueue.defaultDeadline == 40_000_000, "Linux guests give up after 50 ms")
+  }
+
+  /// Turns a loop until something is so; fails rather than hang.
+  private func turn(_ loop: EventLoop, until condition: () -> Bool) throws {
+    let deadline = Clock.now + 20_000_000_000
+    while !condition() {
+      try #require(Clock.now < deadline, "it never happened")
+      try loop.turn(timeout: 10)
+    }
+  }
+
+  @Test func aShortenedHoldExpiresFirstAndItsOwnerIsTold() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop, deadline: 60_000_000_000)
+    var order: [Int] = []
+    let holds = (0..<3).map { number in Hold { order.append(number) } }
+    for hold in holds { queue.add(hold) }
+    var told: [Hold] = []
+    queue.onExpiry = { told.append($0) }
+    queue.shorten(holds[1], to: Clock.now + 1_000_000)
+    queue.shorten(holds[1], to: .max)
+    queue.shorten(Hold {}, to: 0)
+    try turn(loop) { !order.isEmpty }
+    #expect(order == [1] && queue.expired == 1 && queue.pending == 2)
+    queue.shorten(holds[2], to: 0)
+    try turn(loop) { order.count > 1 }
+    #expect(order == [1, 2])
+    #expect(told.count == 2 && told[0] === holds[1] && told[1] === holds[2])
+    holds[0].release()
+    #expect(order == [1, 2, 0] && told.count == 2)
+  }
+
   @Test func allExpireAtOnceWhenTheDeviceIsReset() throws {
-    let queue = try HoldQueue(on: try EventLoop(), deadline: 60_000_000_000)
+    let queue = HoldQueue(on: try EventLoop(), deadline: 60_000_000_000)
     var answers = 0
     for _ in 0..<3 { queue.add(Hold { answers += 1 }) }
     queue.expireAll()

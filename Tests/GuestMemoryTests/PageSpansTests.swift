@@ -69,8 +69,8 @@ struct PageSpansTests {
 
   @Test("Near runs share a scan, far ones do not")
   func groups() {
-    let pages = PageSpans([span(0), span(2), span(129), span(1000, 5)], pageSize: 4096)
-    #expect(pages.groups.map(\.span) == [span(0, 130), span(1000, 5)])
+    let pages = PageSpans([span(0), span(2), span(257), span(1000, 5)], pageSize: 4096)
+    #expect(pages.groups.map(\.span) == [span(0, 258), span(1000, 5)])
     #expect(pages.groups.map(\.runs) == [0..<3, 3..<4])
   }
 }

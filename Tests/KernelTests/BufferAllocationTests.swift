@@ -48,7 +48,7 @@ struct BufferAllocationTests {
   }
 
   @Test(
-    "The store", .enabled(if: udmabufProblem == nil, "needs /dev/udmabuf"),
+    "The store", .enabled(if: bufferProblem == nil, "needs userfaultfd"),
     arguments: Detector.allCases)
   func store(_ detector: Detector) throws {
     let shown = try ShownPicture(detector, pages: 1024, runs: BufferTests.runs)
@@ -58,7 +58,6 @@ struct BufferAllocationTests {
     let count = allocations {
       for _ in 0..<100 {
         if !shown.store.check(buffer).isIntact { changes += 1 }
-        shown.store.checkAll { _, _ in changes += 1 }
       }
     }
     #expect(count == 0)

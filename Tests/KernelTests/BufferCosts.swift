@@ -57,7 +57,7 @@ struct CostTests {
       let shown = try ShownPicture(detector, pages: 4096, runs: pieces)
       let device = try UdmabufDevice.open()
       let bare = try cost { _ = try device.create(shown.ranges) }
-      let make = try cost { _ = shown.store.release(try shown.make()) }
+      let make = try cost { shown.store.drop(try shown.make()) }
       let buffer = try shown.make()
       let check = cost { #expect(shown.store.check(buffer).isIntact) }
       var punch = 0.0

@@ -2,20 +2,21 @@ import FakeGuest
 import Glibc
 import Linux
 import PinholeFrames
+import Pixels
 import Testing
 
 /// When pages are pinned, and what `--on-discard report` does instead of mending.
-@Suite(.serialized, .enabled(if: access("/dev/udmabuf", R_OK | W_OK) == 0, "needs /dev/udmabuf"))
+@Suite(.serialized, .enabled(if: bufferProblem == nil, "needs userfaultfd"))
 struct DiscardModeTests {
   private struct Scene {
-    let pinhole: PinholeProcess
+    let pinhole: any RunningPinhole
     let driver: GPUDriver
     let buffer: Framebuffer
     let watcher: NewestFrame
 
     func counters() throws -> String {
       let before = pinhole.log.split(separator: "\n").count { $0.contains("counters:") }
-      pinhole.child.signal(SIGUSR1)
+      pinhole.signal(SIGUSR1)
       while pinhole.log.split(separator: "\n").count(where: { $0.contains("counters:") }) == before
       {
         usleep(1000)
@@ -25,9 +26,9 @@ struct DiscardModeTests {
   }
 
   private func scene(_ options: [String] = []) throws -> Scene {
-    let pinhole = try PinholeProcess(["--hold-deadline", "5000", "--log-level", "debug"] + options)
+    let pinhole = try startPinhole(["--hold-deadline", "5000", "--log-level", "debug"] + options)
     let driver = try GPUDriver(
-      try VhostUserFrontend(path: pinhole.socket, ram: try GuestRAM(size: 16 << 20)))
+      try VhostUserFrontEnd(path: pinhole.socket, ram: try GuestRAM(size: 16 << 20)))
     let buffer = try Framebuffer(
       driver, resource: 1, width: 320, height: 240, kind: .blob, placement: .scattered(seed: 3))
     let watcher = try NewestFrame(pinhole.framesSocket)
@@ -45,7 +46,7 @@ struct DiscardModeTests {
       try scene.watcher.follow(scene.driver)
     }
     #expect(try scene.counters().contains(" pins 1,"))
-    try scene.driver.perform(.setScanout(0, resource: 0, FakeGuest.Rect(width: 0, height: 0)))
+    try scene.driver.perform(.setScanout(0, resource: 0, Rect(width: 0, height: 0)))
     let deadline = 200
     for _ in 0..<deadline where try !scene.counters().contains(" unpins 1,") {
       try scene.watcher.take(milliseconds: 50)
@@ -76,7 +77,8 @@ struct DiscardModeTests {
     #expect(counters.contains(" reports 1,") && counters.contains(" discarded-pages 1,"))
     #expect(counters.contains(" rebuilds 0,"))
     let log = scene.pinhole.log
-    #expect(log.contains("on output 0: 1 pages of buffer 1.1 were discarded"), "\(log)")
+    let name = try #require(scene.watcher.newest).buffer
+    #expect(log.contains("on output 0: 1 pages of buffer \(name) were discarded"), "\(log)")
     #expect(log.contains("file offsets \(offset)+4096"), "\(log)")
     #expect(log.contains("guest memory: 16 MiB in a memfd"), "\(log)")
     #expect(scene.pinhole.terminate() == 0)

@@ -4,16 +4,17 @@ import Glibc
 import GuestMemory
 import Linux
 import PinholeFrames
+import Pixels
 import Testing
 
 /// Guest, pinhole and consumer are three processes; a fourth one discards pages.
-@Suite(.serialized, .enabled(if: access("/dev/udmabuf", R_OK | W_OK) == 0, "needs /dev/udmabuf"))
+@Suite(.serialized, .enabled(if: bufferProblem == nil, "needs userfaultfd"))
 struct EndToEndTests {
   private static let width = 320
   private static let height = 240
 
   private struct Scene {
-    let pinhole: PinholeProcess
+    let pinhole: any RunningPinhole
     let driver: GPUDriver
     let buffer: Framebuffer
     let watcher: NewestFrame
@@ -43,13 +44,13 @@ struct EndToEndTests {
   private func scene(
     _ detector: String, mode: String = "direct", kind: Framebuffer.Kind = .twoD, seed: UInt64
   ) throws -> Scene {
-    let pinhole = try PinholeProcess(
+    let pinhole = try startPinhole(
       [
         "--scanout", mode, "--detector", detector, "--hold-deadline", "2000", "--log-level",
         "warning",
       ])
     let ram = try GuestRAM(size: 16 << 20)
-    let driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let driver = try GPUDriver(try VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     let buffer = try Framebuffer(
       driver, resource: 1, width: Self.width, height: Self.height, kind: kind,
       placement: .scattered(seed: seed))
@@ -81,7 +82,7 @@ struct EndToEndTests {
       scene.driver.ram.write(stamp, to: scene.buffer.pages, at: page * 4096)
       try scene.flush(UInt64(turn) + 1)
       if try scene.differs() { stale += 1 }
-      if once.differs(from: scene.driver.ram.read(scene.buffer.pages, count: once.count)) {
+      if try once.differs(from: scene.driver.ram.read(scene.buffer.pages, count: once.count)) {
         staleOnce += 1
       }
     }
@@ -165,7 +166,7 @@ struct EndToEndTests {
         let x = turn * 40
         let row = [UInt8](repeating: UInt8(truncatingIfNeeded: frame), count: 120)
         driver.ram.write(row, to: scene.buffer.pages, at: (round * Self.width + x) * 4)
-        let area = FakeGuest.Rect(x: UInt32(x), y: UInt32(round), width: 30, height: 1)
+        let area = Rect(x: UInt32(x), y: UInt32(round), width: 30, height: 1)
         for command in scene.buffer.flushCommands(area, fence: UInt64(frame)) {
           try driver.send(command)
         }
@@ -191,19 +192,16 @@ struct EndToEndTests {
 
 /// A udmabuf that is made once and never again.
 private final class PlainUdmabuf {
-  private let mapping: Mapping
+  private let fd: SharedFD
   let count: Int
 
   init(_ memfd: CInt, _ offsets: [UInt64]) throws {
-    let device = try UdmabufDevice.open()
+    let device = try anyUdmabuf()
     let file = try GuestFile(try OwnedFD.duplicate(of: memfd))
     let ranges = offsets.map { FileRange(file: file, offset: $0, count: 4096) }
-    let fd = try device.create(ranges)
+    fd = SharedFD(try device.create(ranges))
     count = offsets.count * 4096
-    mapping = try Mapping(fd: fd.raw, offset: 0, count: count, writable: false)
   }
 
-  func differs(from bytes: [UInt8]) -> Bool {
-    !bytes.elementsEqual(UnsafeRawBufferPointer(mapping.bytes))
-  }
+  func differs(from bytes: [UInt8]) throws -> Bool { try bytes != shownBytes(fd.raw, count: count) }
 }

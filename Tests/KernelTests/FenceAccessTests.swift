@@ -29,59 +29,57 @@ struct FenceAccessTests {
     return lstat(path, &facts) == 0 ? facts.st_mode & 0o777 : 0
   }
 
-  private func pinhole(_ options: [String]) throws -> (PinholeProcess, Framebuffer, String) {
-    let folder = try TemporaryDirectory()
-    let copies = folder.path + "-copies"
-    let pinhole = try PinholeProcess(["--copy-socket", copies] + options)
+  private func pinhole(_ options: [String]) throws -> (PinholeProcess, Framebuffer) {
+    let pinhole = try PinholeProcess(options)
     // The directory of the sockets is its owner's: let others pass.
     let directory = pinhole.framesSocket.split(separator: "/").dropLast().joined(separator: "/")
     chmod("/" + directory, 0o711)
     let ram = try GuestRAM(size: 16 << 20)
-    let driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let driver = try GPUDriver(try VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     let buffer = try Framebuffer(driver, resource: 1, width: 64, height: 64)
     try buffer.show()
     try buffer.flush()
-    return (pinhole, buffer, copies)
+    return (pinhole, buffer)
   }
 
-  @Test func strangersReachNothingUnlessTheyAreNamed() throws {
-    let (pinhole, guest, copies) = try pinhole([])
+  @Test func strangersReachNothing() throws {
+    let (pinhole, guest) = try pinhole([])
     defer { withExtendedLifetime(guest) {} }
+    let copies = pinhole.framesSocket + "-copies"
+    let share = try PinholeShare(of: pinhole.framesSocket, on: copies)
     for socket in [pinhole.framesSocket, copies] {
       #expect(mode(socket) == 0o600)
       let (text, status) = try look(socket)
       #expect(status == 1)
       #expect(text.contains("Permission denied"), "\(text)")
-      // Even where the path can be reached, the peer's user is looked at.
-      chmod(socket, 0o666)
-      let (answer, refused) = try look(socket)
-      #expect(refused == 1)
-      #expect(answer.contains("DENIED: user \(Self.stranger) may not look"), "\(answer)")
     }
-    #expect(pinhole.terminate() == 0)
+    #expect(share.terminate() == 0)
     #expect(mode(copies) == 0, "the socket was left behind")
-  }
-
-  @Test func allowedUsersReachBothSockets() throws {
-    let (pinhole, guest, copies) = try pinhole(["--allow-uid", "\(Self.stranger)"])
-    defer { withExtendedLifetime(guest) {} }
-    for socket in [pinhole.framesSocket, copies] {
-      let (text, status) = try look(socket)
-      #expect(status == 0, "\(text)")
-      #expect(text.contains("frame 0 serial 1"), "\(text)")
-    }
     #expect(pinhole.terminate() == 0)
   }
 
-  @Test func copyUsersGetCopiesAlone() throws {
-    let (pinhole, guest, copies) = try pinhole(["--allow-copy-uid", "\(Self.stranger)"])
+  @Test func membersOfTheGroupMayLook() throws {
+    let (pinhole, guest) = try pinhole(["--frames-group", "\(Self.stranger)"])
     defer { withExtendedLifetime(guest) {} }
-    #expect(mode(pinhole.framesSocket) == 0o600)
-    let (text, status) = try look(copies)
+    #expect(mode(pinhole.framesSocket) == 0o660)
+    let (text, status) = try look(pinhole.framesSocket)
     #expect(status == 0, "\(text)")
+    #expect(text.contains("frame 0 serial 1"), "\(text)")
+    #expect(pinhole.terminate() == 0)
+  }
+
+  @Test(arguments: [["--anyone"], ["--copy-group", "65534"]])
+  func whoeverIsLetInGetsCopiesAlone(_ options: [String]) throws {
+    let (pinhole, guest) = try pinhole([])
+    defer { withExtendedLifetime(guest) {} }
+    let copies = pinhole.framesSocket + "-copies"
+    let share = try PinholeShare(of: pinhole.framesSocket, on: copies, options)
+    #expect(mode(copies) == (options.count == 1 ? 0o666 : 0o660))
+    let (text, status) = try look(copies)
+    #expect(status == 0, "\(text) \(share.log)")
     #expect(text.contains(" copy\n") && !text.contains("dma-buf"), "\(text)")
-    chmod(pinhole.framesSocket, 0o666)
-    #expect(try look(pinhole.framesSocket).0.contains("DENIED"))
+    #expect(try look(pinhole.framesSocket).0.contains("Permission denied"))
+    #expect(share.terminate() == 0)
     #expect(pinhole.terminate() == 0)
   }
 }

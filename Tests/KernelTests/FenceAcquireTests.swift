@@ -1,14 +1,15 @@
 import Buffers
 import CLinux
-import Display
 import Fences
+import FrameServer
 import Glibc
 import GuestMemory
 import Linux
 import Logging
 import PinholeFrames
+import Pixels
+import Scene
 import Testing
-import VirtioGPU
 
 /// A frame that a GPU still draws, shown by a server in this thread.
 @Suite(
@@ -16,15 +17,6 @@ import VirtioGPU
   .enabled(
     if: access("/dev/udmabuf", R_OK | W_OK) == 0 && Vgem.isHere, "needs /dev/udmabuf and vgem"))
 struct FenceAcquireTests {
-  private final class Copies: CopySource {
-    var asked = 0
-    let copy = try? CopyBuffer(width: 64, height: 16, fourcc: .xrgb8888)
-    func copy(aligned: CopyAlignment) -> OfferedBuffer? {
-      asked += 1
-      return copy?.offered
-    }
-  }
-
   private func consumer(
     _ server: FrameServer, _ loop: EventLoop, _ options: FrameConsumer.Options
   ) throws -> FrameConsumer {
@@ -54,8 +46,12 @@ struct FenceAcquireTests {
     let loop = try EventLoop()
     var options = FrameServer.Options()
     options.holdDeadline = 60_000_000_000
-    let server = try FrameServer(
-      loop: loop, options: options, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    let scene = Scene()
+    let server = FrameServer(
+      scene, loop: loop, options: options,
+      log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    scene.add(server)
+    loop.everyTurn { [scene] in scene.finishTurn() }
     let able = try consumer(server, loop, .init(name: "able", takesFences: true))
     let plain = try consumer(server, loop, .init(name: "plain"))
     let copier = try consumer(server, loop, .init(name: "copier", copyOnly: true))
@@ -66,20 +62,20 @@ struct FenceAcquireTests {
     let layout = PixelLayout(width: 64, height: 16, stride: 256, fourcc: .xrgb8888)
     let buffer = OfferedBuffer(
       id: 1_000_000, generation: 1, layout: layout, size: 4096, fd: dmaBuf, memory: .guestPages)
-    let all = Buffers.Rect(x: 0, y: 0, width: 64, height: 16)
+    let all = Rect(x: 0, y: 0, width: 64, height: 16)
     let mapping = try Mapping(fd: dmaBuf.raw, offset: 0, count: 4096, writable: false)
     let pixels = try #require(
       PixelSource(layout: layout, spans: [HostSpan(base: mapping.base, count: 4096)]))
 
     let gpu = try FenceGPU()
-    let copies = Copies()
     var answers = 0
     let hold = Hold { answers += 1 }
-    server.output(0, resized: (64, 16))
-    server.present(
-      Frame(
-        output: 0, crop: all, damage: all, pixels: pixels, buffer: buffer, hold: hold,
-        copies: copies, acquire: SharedFD(try gpu.fence.duplicate())))
+    scene.resize(0, to: (64, 16))
+    scene.commit(
+      Commit(
+        output: 0, crop: all, damage: all, pixels: pixels, buffer: buffer, lock: hold,
+        acquire: SharedFD(try gpu.fence.duplicate())))
+    scene.publish()
     hold.release()
 
     let early = try #require(try frames(able, loop).first)
@@ -87,7 +83,7 @@ struct FenceAcquireTests {
     #expect(!SyncFile.isSignalled(fence.descriptor))
     #expect(try frames(plain, loop).isEmpty)
     #expect(try frames(copier, loop).isEmpty)
-    #expect(copies.asked == 0, "pixels that are not drawn yet were copied")
+    #expect(scene.counters.copies == 0, "pixels that are not drawn yet were copied")
     #expect(ph_poll_now(dmaBuf.raw, Int16(POLLIN)) == 0, "implicit readers wait")
     try able.done(early)
 
@@ -101,5 +97,6 @@ struct FenceAcquireTests {
     try plain.done(late)
     _ = try frames(plain, loop)
     #expect(answers == 1)
+    withExtendedLifetime(mapping) {}
   }
 }

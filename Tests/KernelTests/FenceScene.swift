@@ -16,7 +16,7 @@ final class FenceScene {
     pinhole = try PinholeProcess(
       ["--scanout", "direct", "--hold-deadline", "\(deadline)", "--log-level", "info"])
     let ram = try GuestRAM(size: 16 << 20)
-    driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+    driver = try GPUDriver(try VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     buffer = try Framebuffer(
       driver, resource: 1, width: 320, height: 240, kind: .blob, placement: .scattered(seed: 3))
     try buffer.show()

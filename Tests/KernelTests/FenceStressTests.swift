@@ -65,7 +65,7 @@ struct FenceStressTests {
     let pinhole = try PinholeProcess(
       ["--scanout", "direct", "--hold-deadline", "1500"])
     let ram = try GuestRAM(size: 16 << 20)
-    let driver = try GPUDriver(try VhostUserFrontend(path: pinhole.socket, ram: ram))
+    let driver = try GPUDriver(try VhostUserFrontEnd(path: pinhole.socket, ram: ram))
     let buffers = try (1...2).map {
       try Framebuffer(
         driver, resource: UInt32($0), width: Self.size, height: Self.size, kind: .blob,
@@ -134,7 +134,7 @@ struct FenceStressTests {
   @Test func directFramesCopyNoByte() throws {
     let pinhole = try PinholeProcess(["--scanout", "auto", "--hold-deadline", "5000"])
     let driver = try GPUDriver(
-      try VhostUserFrontend(path: pinhole.socket, ram: try GuestRAM(size: 16 << 20)))
+      try VhostUserFrontEnd(path: pinhole.socket, ram: try GuestRAM(size: 16 << 20)))
     let buffers = try (1...2).map {
       try Framebuffer(
         driver, resource: UInt32($0), width: Self.size, height: Self.size, kind: .blob,

@@ -1,12 +1,14 @@
 import Buffers
-import Display
 import FakeGuest
 import Fences
+import FrameServer
 import Glibc
 import GuestMemory
 import KMS
 import Linux
 import Logging
+import Pixels
+import Scene
 import Testing
 import VirtioGPU
 
@@ -70,6 +72,7 @@ struct KMSFenceTests {
   /// Frames of a device for the server in this thread.
   private final class Bench {
     let loop: EventLoop
+    let scene = Scene()
     let server: FrameServer
     private(set) var answers = 0
     private var id: UInt32 = 0
@@ -79,12 +82,15 @@ struct KMSFenceTests {
       var options = FrameServer.Options()
       options.holdDeadline = 60_000_000_000
       options.closeDeadline = 60_000_000_000
-      server = try FrameServer(
-        loop: loop, options: options, log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+      server = FrameServer(
+        scene, loop: loop, options: options,
+        log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+      scene.add(server)
+      loop.everyTurn { [scene] in scene.finishTurn() }
     }
 
     func show(_ memory: SharedFD, acquire: SharedFD? = nil) throws {
-      let all = Buffers.Rect(x: 0, y: 0, width: 640, height: 480)
+      let all = Rect(x: 0, y: 0, width: 640, height: 480)
       let layout = PixelLayout(width: 640, height: 480, stride: 2560, fourcc: .xrgb8888)
       let bytes = KMSFenceTests.bytes
       let mapping = try Mapping(fd: memory.raw, offset: 0, count: bytes, writable: false)
@@ -95,10 +101,11 @@ struct KMSFenceTests {
         id: id, generation: 1, layout: layout, size: UInt64(bytes), fd: memory,
         memory: .guestPages)
       let hold = Hold { [self] in answers += 1 }
-      server.present(
-        Frame(
-          output: 0, crop: all, damage: all, pixels: pixels, buffer: buffer, hold: hold,
-          acquire: acquire))
+      scene.commit(
+        Commit(
+          output: 0, crop: all, damage: all, pixels: pixels, buffer: buffer,
+          lock: hold, acquire: acquire))
+      scene.publish()
       hold.release()
       withExtendedLifetime(mapping) {}
     }
@@ -124,10 +131,10 @@ struct KMSFenceTests {
         "--device", card, "--mode", "640x480",
       ], fds: [(out.raw, 1), (out.raw, 2)])
     var log: String {
-      String(decoding: (try? WholeFile.read(folder.file("log"))) ?? [], as: UTF8.self)
+      WholeFile.text(folder.file("log")) ?? ""
     }
     try bench.turn(until: "the display") { bench.server.consumers == 1 || display.status != nil }
-    bench.server.output(0, resized: Self.size)
+    bench.scene.resize(0, to: Self.size)
     let memory = [try dmaBuf(), try dmaBuf(), try dmaBuf()]
     try bench.show(memory[0])
     try bench.turn(until: "the first frame") { bench.answers == 1 || display.status != nil }

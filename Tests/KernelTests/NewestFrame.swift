@@ -1,5 +1,6 @@
 import FakeGuest
 import PinholeFrames
+import Pixels
 
 /// A consumer that keeps up with a producer and looks at the newest frame.
 final class NewestFrame {
@@ -50,6 +51,13 @@ final class NewestFrame {
   /// The bytes that the newest frame shows.
   func bytes() throws -> [UInt8]? {
     guard let newest, let buffer = consumer.buffers[newest.buffer] else { return nil }
-    return try buffer.pixels(of: newest.crop)
+    if buffer.memory == .copy || hasUdmabuf { return try buffer.pixels(of: newest.crop) }
+    let all = try shownBytes(buffer.descriptor, count: Int(buffer.size))
+    let (crop, row) = (newest.crop, Int(newest.crop.width) * 4)
+    return (0..<Int(crop.height)).flatMap { line in
+      let start =
+        Int(buffer.offset) + (Int(crop.y) + line) * Int(buffer.stride) + Int(crop.x) * 4
+      return all[start..<start + row]
+    }
   }
 }

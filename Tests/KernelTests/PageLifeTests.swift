@@ -3,18 +3,19 @@ import FakeGuest
 import Glibc
 import Linux
 import PinholeFrames
+import Pixels
 import Testing
 
 /// Pages that come and go under pictures which consumers see: other processes, a real udmabuf.
-@Suite(.serialized, .enabled(if: access("/dev/udmabuf", R_OK | W_OK) == 0, "needs /dev/udmabuf"))
+@Suite(.serialized, .enabled(if: bufferProblem == nil, "needs userfaultfd"))
 struct PageLifeTests {
   private static let width = 320
   private static let height = 240
   private static let half: UInt64 = 8 << 20
 
   private struct Scene {
-    let pinhole: PinholeProcess
-    let frontend: VhostUserFrontend
+    let pinhole: any RunningPinhole
+    let frontEnd: VhostUserFrontEnd
     let driver: GPUDriver
     let watcher: NewestFrame
 
@@ -41,6 +42,8 @@ struct PageLifeTests {
     func end() throws {
       try driver.restart()
       try settle()
+      // What others had is looked for now and then.
+      #expect(try pinhole.waits { $0["pinned-bytes"] == 0 })
       #expect(pinhole.terminate() == 0, "\(pinhole.log)")
       let log = pinhole.log
       #expect(log.contains(" pinned-bytes 0"), "\(log)")
@@ -50,20 +53,20 @@ struct PageLifeTests {
 
   /// A guest with two regions, the lower of which is nearly full.
   private func scene(_ options: String...) throws -> Scene {
-    let pinhole = try PinholeProcess(["--scanout", "direct"] + options)
+    let pinhole = try startPinhole(["--scanout", "direct"] + options)
     let ram = try GuestRAM(
       size: 2 * Self.half,
       regions: [
         .init(guestAddress: 0, size: Self.half, fileOffset: 0),
         .init(guestAddress: 1 << 32, size: Self.half, fileOffset: Self.half),
       ])
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram)
-    let driver = try GPUDriver(frontend)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram)
+    let driver = try GPUDriver(frontEnd)
     try driver.perform(.getDisplayInfo)
     _ = try ram.allocate(bytes: 6_900_000)
     let watcher = try NewestFrame(pinhole.framesSocket)
     try watcher.take(milliseconds: 5000)
-    return Scene(pinhole: pinhole, frontend: frontend, driver: driver, watcher: watcher)
+    return Scene(pinhole: pinhole, frontEnd: frontEnd, driver: driver, watcher: watcher)
   }
 
   private func picture(_ scene: Scene, _ kind: Framebuffer.Kind = .blob) throws -> Framebuffer {
@@ -87,12 +90,12 @@ struct PageLifeTests {
     let buffer = try picture(scene, kind)
     try #require(buffer.pages.start >= 1 << 32)
     #expect(scene.watcher.memories == ["dmaBuf"])
-    try scene.frontend.removeMemory(scene.ram.regions[1])
+    try scene.frontEnd.removeMemory(scene.ram.regions[1])
     try scene.settle()
     #expect(scene.watcher.removed == [.memory])
     #expect(scene.watcher.memories == ["dmaBuf", "copy"])
     #expect(try scene.watcher.bytes()?.allSatisfy { $0 == 0 } == true)
-    try scene.frontend.addMemory(scene.ram.regions[1])
+    try scene.frontEnd.addMemory(scene.ram.regions[1])
     try scene.settle()
     #expect(try scene.watcher.bytes() == bytes(scene, buffer.pages))
     let name = try #require(scene.watcher.newest).buffer
@@ -127,7 +130,7 @@ struct PageLifeTests {
     buffer.draw(TestPicture.gradient.render(width: Self.width, height: Self.height))
     let stride = Self.width * 4
     for offset in [0, 8192, 4096 * 3 + 64] {
-      let part = FakeGuest.Rect(x: 8, y: 1, width: 64, height: 32)
+      let part = Rect(x: 8, y: 1, width: 64, height: 32)
       let set = GPUCommand.setScanoutBlob(
         0, resource: 1, part, format: .b8g8r8x8, width: 128, height: 40,
         stride: UInt32(stride), offset: UInt32(offset))
@@ -155,8 +158,8 @@ struct PageLifeTests {
 
   /// Asks for a shared object as QEMU does on behalf of another device.
   private func object(_ scene: Scene, _ name: [UInt8]) throws -> SharedFD? {
-    let channel = scene.frontend.channel
-    try channel.send(FrontendRequest.getSharedObject.rawValue, name)
+    let channel = scene.frontEnd.channel
+    try channel.send(FrontEndChannel.Request.getSharedObject.rawValue, name)
     var reply = [UInt8](repeating: 0, count: 64)
     var fds: [CInt] = []
     let count = try reply.withUnsafeMutableBytes {
@@ -177,21 +180,24 @@ struct PageLifeTests {
     if onScreen { try scene.flush(buffer, fence: 1) }
     let answer = try scene.driver.run(.assignUUID(1))
     let name = Array(answer.bytes[24..<40])
-    let first = try #require(try object(scene, name))
-    func view(_ fd: SharedFD) throws -> [UInt8] {
-      try DmaBufView(fd).read { Array($0.prefix(Self.width * Self.height * 4)) }
-    }
-    #expect(try view(first) == bytes(scene, buffer.pages))
-    let again = try #require(try object(scene, []))
-    #expect(try FileFacts(of: again.raw).identity == FileFacts(of: first.raw).identity)
+    // As long as the other device has them the pages count as pinned.
+    do {
+      let first = try #require(try object(scene, name))
+      func view(_ fd: SharedFD) throws -> [UInt8] {
+        try shownBytes(fd.raw, count: Self.width * Self.height * 4)
+      }
+      #expect(try view(first) == bytes(scene, buffer.pages))
+      let again = try #require(try object(scene, []))
+      #expect(try FileFacts(of: again.raw).identity == FileFacts(of: first.raw).identity)
 
-    // The next one who asks after a discard gets the guest's new pages.
-    let page = try #require(scene.ram.fileOffset(ofGuest: buffer.pages.start))
-    try FakeGuest.Puncher(scene.ram.fd.raw).discard(offset: page, count: 4096)
-    scene.ram.write([UInt8](repeating: 9, count: 4096), to: buffer.pages)
-    let second = try #require(try object(scene, name))
-    #expect(try view(second) == bytes(scene, buffer.pages))
-    #expect(try view(second) != view(first))
+      // The next one who asks after a discard gets the guest's new pages.
+      let page = try #require(scene.ram.fileOffset(ofGuest: buffer.pages.start))
+      try FakeGuest.Puncher(scene.ram.fd.raw).discard(offset: page, count: 4096)
+      scene.ram.write([UInt8](repeating: 9, count: 4096), to: buffer.pages)
+      let second = try #require(try object(scene, name))
+      #expect(try view(second) == bytes(scene, buffer.pages))
+      #expect(try view(second) != view(first))
+    }
     try scene.send(.unref(1))
     #expect(try object(scene, name) == nil)
     try scene.end()

@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 /// QEMU's OpenGL display shows the guest's pages themselves; `Tests/qemu-dmabuf` prepares it.

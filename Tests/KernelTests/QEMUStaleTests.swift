@@ -81,8 +81,8 @@ struct QEMUStaleTests {
   func blobsInPinhole(_ detector: String) throws {
     let pinhole = try PinholeProcess(["--detector", detector])
     let ram = try GuestRAM(size: 64 << 20, regions: GuestRAM.pcRegions(size: 64 << 20))
-    let frontend = try VhostUserFrontend(path: pinhole.socket, ram: ram)
-    let driver = try GPUDriver(frontend)
+    let frontEnd = try VhostUserFrontEnd(path: pinhole.socket, ram: ram)
+    let driver = try GPUDriver(frontEnd)
     try #require(driver.features & Feature.resourceBlob != 0)
     let consumer = try FrameWatcher(path: pinhole.framesSocket)
     // One run, which is gone at one blow: a balloon that takes page after page may outrun a
@@ -109,7 +109,7 @@ struct QEMUStaleTests {
     }
     #expect(consumer.now.last[0]?.memory == .dmaBuf)
     #expect(consumer.now.removals.contains(.discarded))
-    #expect(frontend.display?.now.violations == [])
+    #expect(frontEnd.display?.now.violations == [])
     #expect(pinhole.terminate() == 0, "\(pinhole.log)")
   }
 

@@ -4,11 +4,11 @@ import Linux
 import Testing
 
 /// The scenarios of the kernel's unmerged selftest "Replace pages when there is
-/// FALLOC_FL_PUNCH_HOLE in memfd": four runs of four pages spread over a memfd, whose first third
-/// is punched and then rewritten whole.
+/// FALLOC_FL_PUNCH_HOLE in memfd": four runs of four pages of 4 KiB spread over a memfd of 1,024
+/// pages, whose first third is punched and which is then rewritten whole.
 @Suite(
   "The scenarios of the kernel RFC", .serialized,
-  .enabled(if: udmabufProblem == nil, "needs /dev/udmabuf and userfaultfd"))
+  .enabled(if: bufferProblem == nil, "needs userfaultfd"))
 struct RFCTests {
   @Test("4 KiB pages", arguments: Detector.allCases)
   func basePages(_ detector: Detector) throws {
@@ -19,12 +19,17 @@ struct RFCTests {
     "2 MiB pages", .enabled(if: freeHugePages >= 56, "needs 56 free huge pages"),
     arguments: Detector.allCases)
   func hugePages(_ detector: Detector) throws {
-    try scenario(detector, pages: freeHugePages >= 120 ? 64 : 32, hugePageSize: 2 << 20)
+    // 2 GiB where the machine has them; tests that run beside this one have some, too.
+    let pages: UInt64 = freeHugePages >= 1024 ? 1024 : freeHugePages >= 120 ? 64 : 32
+    print("the sixth scenario, \(detector): \(pages) pages of 2 MiB")
+    try scenario(detector, pages: pages, hugePageSize: 2 << 20)
   }
 
   private func scenario(_ detector: Detector, pages: UInt64, hugePageSize: UInt64) throws {
-    let runs = (0..<4).map { (page: UInt64($0) * (pages / 4), count: UInt64(4)) }
-    let shown = try ShownPicture(detector, pages: pages, runs: runs, hugePageSize: hugePageSize)
+    let quarter = pages / 4 * max(hugePageSize, 4096)
+    let pieces = (0..<4).map { (offset: UInt64($0) * quarter, count: UInt64(4 * 4096)) }
+    let shown = try ShownPicture(
+      detector, pages: pages, pieces: pieces, hugePageSize: hugePageSize)
     let buffer = try shown.make()
     try shown.expectGuestPixels(buffer)
     let once = try #require(buffer.current)
@@ -33,9 +38,9 @@ struct RFCTests {
     let (old, new) = try #require(shown.store.check(buffer).replacement)
     #expect(old === once)
     #expect(try shown.firstDifference(new.fd) == nil)
-    let all = try DmaBufView(new.fd).read { $0.allSatisfy { $0 == UInt8(ascii: "b") } }
-    #expect(all)
+    let all = try shownBytes(new.fd.raw, count: Int(new.size))
+    #expect(all.allSatisfy { $0 == UInt8(ascii: "b") })
     #expect(try shown.firstDifference(once.fd) == 0, "made once, it is stale")
-    shown.store.release(buffer)
+    shown.store.drop(buffer)
   }
 }

@@ -1,8 +1,9 @@
 import FakeGuest
 import Glibc
+import Linux
 import Testing
 
-/// `pinhole guest storm` does the same for longer.
+/// `pinhole-guest storm` does the same for longer.
 @Suite(.serialized, .enabled(if: access("/dev/udmabuf", R_OK | W_OK) == 0, "needs /dev/udmabuf"))
 struct StormTests {
   /// The number behind a name in the counters that pinhole logs when it ends.

@@ -6,7 +6,7 @@ import Linux
 final class Puncher {
   private enum What: UInt32 {
     case punch = 1
-    case fill, remove, dontNeed, hammer
+    case fill, remove, dontNeed, hammer, move
   }
 
   struct Failed: Error, CustomStringConvertible {
@@ -51,6 +51,7 @@ final class Puncher {
   func remove(_ span: PageSpan) throws { try ask(.remove, span) }
   func dropMapping(_ span: PageSpan) throws { try ask(.dontNeed, span) }
   func fill(_ span: PageSpan, _ byte: UInt8) throws { try ask(.fill, span, byte) }
+  func move(_ span: PageSpan, toNode node: UInt8) throws { try ask(.move, span, node) }
 
   /// Starts punching single pages at random until ``finishHammer()``.
   func beginHammer(seed: UInt64, times: UInt64) throws {

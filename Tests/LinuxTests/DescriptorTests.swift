@@ -119,6 +119,22 @@ import Testing
   }
 }
 
+/// What is known of a file that somebody sent.
+@Suite struct ForeignFileTests {
+  @Test func memoryIsLocal() throws {
+    let file = try MemFD.create("file", size: 4096)
+    #expect(try FileFacts(of: file.raw).isLocal)
+    var pipe: [CInt] = [-1, -1]
+    #expect(Glibc.pipe(&pipe) == 0)
+    defer { for fd in pipe { close(fd) } }
+    #expect(try !FileFacts(of: pipe[0]).isLocal)
+    // A file system without a device under it, as FUSE and network file systems are.
+    let process = try OwnedFD.open("/proc/self/status", O_RDONLY)
+    let facts = try FileFacts(of: process.raw)
+    #expect(!facts.isLocal && !facts.isShmem && !facts.isHugetlb)
+  }
+}
+
 @Suite struct MemoryGuardTests {
   private func truncated(_ file: borrowing OwnedFD) {
     #expect(ftruncate(file.raw, 0) == 0)
@@ -160,12 +176,43 @@ import Testing
 
   @Test func hugePagesThatHaveRunOut() throws {
     let size = 2 << 20
-    // Without a reservation the pool may be empty when a page is touched, as it is on most hosts.
-    let file = try MemFD.create("huge", size: 64 * size, hugePageSize: UInt64(size))
+    // Without a reservation, and one more than there can be.
+    let count = (try hugePages("free_hugepages")) + (try hugePages("nr_overcommit_hugepages")) + 1
+    let file = try MemFD.create("huge", size: count * size, hugePageSize: UInt64(size))
     let mapping = try Mapping(
-      fd: file.raw, offset: 0, count: 64 * size, writable: true, reserves: false, guarded: true)
+      fd: file.raw, offset: 0, count: count * size, writable: true, reserves: false, guarded: true)
     let bytes = mapping.bytes
     #expect(stride(from: 0, to: bytes.count, by: size).allSatisfy { bytes[$0] == 0 })
+    let isLost = mapping.isLost
+    #expect(isLost, "the pool ran out at the last page at the latest")
+  }
+
+  private func hugePages(_ name: String) throws -> Int {
+    let file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/" + name, "r")
+    defer { if let file { fclose(file) } }
+    var text = [CChar](repeating: 0, count: 32)
+    try #require(file.map { fgets(&text, 32, $0) != nil } == true)
+    return Int(atoi(text))
+  }
+
+  @Test func aGuardThatWasGivenBackGuardsNothing() async throws {
+    await #expect(processExitsWith: .signal(SIGBUS)) {
+      let kept = try MemFD.create("kept", size: pageSize)
+      let shield = try Mapping(
+        fd: kept.raw, offset: 0, count: pageSize, writable: false, guarded: true)
+      var address: UnsafeMutableRawPointer?
+      do {
+        let file = try MemFD.create("guarded", size: pageSize)
+        let mapping = try Mapping(
+          fd: file.raw, offset: 0, count: pageSize, writable: false, guarded: true)
+        address = mapping.base
+      }
+      // Something of somebody else's at the same place, which is truncated.
+      let other = try MemFD.create("plain", size: pageSize)
+      let place = mmap(address, pageSize, PROT_READ, MAP_SHARED | MAP_FIXED, other.raw, 0)
+      _ = ftruncate(other.raw, 0)
+      print(place?.load(as: UInt8.self) ?? 0, shield.isLost)
+    }
   }
 
   @Test func guardsAreGivenBack() throws {
@@ -206,6 +253,23 @@ import Testing
     let two = try start()
     _ = consume one
     _ = consume two
+  }
+
+  /// As with vm.overcommit_memory=2, where no private mapping of that size can be had.
+  @Test func whereNoPrivateZerosAreToBeHad() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      let count = 1 << 30
+      let file = try MemFD.create("guarded", size: count)
+      let mapping = try Mapping(
+        fd: file.raw, offset: 0, count: count, writable: true, guarded: true)
+      var limit = rlimit(rlim_cur: 256 << 20, rlim_max: 256 << 20)
+      guard setrlimit(__rlimit_resource_t(2), &limit) == 0 else { exit(1) }  // RLIMIT_DATA
+      guard ftruncate(file.raw, 0) == 0 else { exit(2) }
+      mapping.base.storeBytes(of: 5, toByteOffset: count - 1, as: UInt8.self)
+      guard mapping.isLost, mapping.bytes[0] == 0, mapping.bytes[count - 1] == 5 else { exit(3) }
+      // Not exit(3): a sanitizer would look for leaks with this limit of memory.
+      _exit(7)
+    }
   }
 
   @Test func elsewhereABusErrorStillEndsTheProcess() async throws {

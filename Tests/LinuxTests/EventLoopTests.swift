@@ -105,8 +105,8 @@ import Testing
     let loop = try EventLoop()
     var once = 0
     var often = 0
-    let single = try LoopTimer(on: loop) { once += 1 }
-    let repeating = try LoopTimer(on: loop) { often += 1 }
+    let single = LoopTimer(on: loop) { once += 1 }
+    let repeating = LoopTimer(on: loop) { often += 1 }
     single.arm(after: 1)
     repeating.arm(after: 1, every: 1_000_000)
     #expect(single.isArmed && repeating.isArmed)
@@ -125,7 +125,7 @@ import Testing
     let loop = try EventLoop()
     var calls = 0
     var timer: LoopTimer?
-    timer = try LoopTimer(on: loop) {
+    timer = LoopTimer(on: loop) {
       calls += 1
       if calls < 3 { timer?.arm(after: 1) }
     }
@@ -140,7 +140,7 @@ import Testing
   @Test func aTimerThatIsGoneDoesNotFire() throws {
     let loop = try EventLoop()
     var calls = 0
-    var timer: LoopTimer? = try LoopTimer(on: loop) { calls += 1 }
+    var timer: LoopTimer? = LoopTimer(on: loop) { calls += 1 }
     timer?.arm(after: 1)
     usleep(1000)
     timer = nil

@@ -1,4 +1,4 @@
-import FrameWire
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
@@ -29,6 +29,11 @@ final class ConsumerBench {
       try send(Self.hello())
       _ = try consumer.next(timeout: 0)
     }
+  }
+
+  /// A cursor's image, sealed as it has to be.
+  static func image(_ name: String = "frames-test-cursor", size: Int = 4096) throws -> OwnedFD {
+    try memory(name, size: size, seals: [.shrink, .write])
   }
 
   static func header<Body>(_ type: pinhole_message, _: Body.Type) -> pinhole_header {
@@ -76,6 +81,7 @@ final class ConsumerBench {
   static func frame(_ serial: UInt64 = 1) -> pinhole_frame {
     var frame = pinhole_frame()
     frame.header = header(PINHOLE_FRAME, pinhole_frame.self)
+    frame.flags = PINHOLE_FRAME_FULL
     frame.serial = serial
     frame.buffer = 3
     frame.generation = 1

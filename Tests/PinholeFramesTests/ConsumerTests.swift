@@ -1,7 +1,8 @@
-import FrameWire
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
+import Pixels
 import Testing
 
 @testable import PinholeFrames
@@ -42,7 +43,7 @@ import Testing
     try bench.showFrame()
     let frame = ReceivedFrame(
       output: 0, serial: 1, buffer: BufferName(number: 3, generation: 1),
-      crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
+      crop: Rect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
       hasSkipped: false, timestamp: 0, acquire: nil, copyReason: nil)
     try bench.consumer.done(frame, point: 0x1122_3344_5566_7788)
     #expect(
@@ -70,6 +71,7 @@ import Testing
     try bench.send(ConsumerBench.output())
     let memory = try ConsumerBench.memory("frames-test-events")
     try bench.send(ConsumerBench.buffer(), fds: [memory.raw])
+    try bench.send(ConsumerBench.frame(6))
     var frame = ConsumerBench.frame(7)
     frame.flags = PINHOLE_FRAME_SKIPPED
     frame.num_damage = 2
@@ -77,7 +79,8 @@ import Testing
     frame.damage.1 = pinhole_rect(x: 0, y: 0, width: 16, height: 1)
     frame.timestamp_ns = 99
     try bench.send(frame)
-    try bench.send(ConsumerBench.cursor(), fds: [memory.raw])
+    let image = try ConsumerBench.image("frames-test-events-cursor")
+    try bench.send(ConsumerBench.cursor(), fds: [image.raw])
     try bench.send(pinhole_header(type: PINHOLE_OPTIONAL | 5, size: 8), fds: [memory.raw])
     try bench.send(ConsumerBench.remove())
     var off = ConsumerBench.output()
@@ -89,17 +92,18 @@ import Testing
       events.map(\.description) == [
         "connected version 1 in-flight 2 hold 40000us name fake", "output 0 16x8",
         "buffer 3.1 add 16x8 XR24 stride 64 copy",
+        "frame 0 serial 6 buffer 3.1 damage 0,0 16x8 full",
         "frame 0 serial 7 buffer 3.1 damage 1,2 3x4, 0,0 16x1 skipped",
         "cursor 0 at 0,0 image 2x2 hot 0,0", "buffer 3.1 remove discarded", "output 0 off",
       ])
-    guard case .frame(let received) = events[3], case .cursor(let cursor) = events[4] else {
+    guard case .frame(let received) = events[4], case .cursor(let cursor) = events[5] else {
       Issue.record("not a frame and a cursor")
       return
     }
     #expect(received.timestamp == 99)
     #expect(cursor.image?.pixels == (0..<16).map { UInt8($0) })
-    // Nothing but our own descriptor is left of the memory.
-    #expect(openCount("frames-test-events") == 1)
+    // Nothing but our own descriptors is left of the memory and the image.
+    #expect(openCount("frames-test-events") == 2)
   }
 
   @Test func pixelsAreReadWhereTheyLie() throws {
@@ -107,11 +111,11 @@ import Testing
     try bench.showFrame()
     let buffer = try #require(bench.consumer.buffers[BufferName(number: 3, generation: 1)])
     #expect(
-      try buffer.pixels(of: PixelRect(x: 1, y: 1, width: 1, height: 2))
+      try buffer.pixels(of: Rect(x: 1, y: 1, width: 1, height: 2))
         == [68, 69, 70, 71, 132, 133, 134, 135])
     #expect(try buffer.read { $0.count } == 4096)
     #expect(throws: FramesError.self) {
-      try buffer.pixels(of: PixelRect(x: 16, y: 0, width: 1, height: 1))
+      try buffer.pixels(of: Rect(x: 16, y: 0, width: 1, height: 1))
     }
   }
 
@@ -125,7 +129,36 @@ import Testing
       Issue.record("no buffer")
       return
     }
-    #expect(try buffer.pixels(of: PixelRect(x: 0, y: 7, width: 1, height: 1)) == [0, 1, 2, 3])
+    #expect(try buffer.pixels(of: Rect(x: 0, y: 7, width: 1, height: 1)) == [0, 1, 2, 3])
+  }
+
+  /// Nobody hangs on a producer that is stopped.
+  @Test func whoDoesNotAcceptIsNotWaitedForForEver() throws {
+    let path = "/tmp/pinhole-frames-full-\(getpid()).sock"
+    defer { unlink(path) }
+    let listener = try UnixSocket.listen(path, kind: .seqpacket, backlog: 0)
+    var options = FrameConsumer.Options()
+    options.patience = 0
+    let first = try FrameConsumer(path: path, options: options)
+    for patience in [0, 20] as [UInt32] {
+      options.patience = patience
+      do {
+        _ = try FrameConsumer(path: path, options: options)
+        Issue.record("there was room")
+      } catch {
+        #expect("\(error)".hasPrefix("cannot connect to \(path): "))
+        #expect("\(error)".hasSuffix("see whether `pinhole serve --frames-socket \(path)` hangs"))
+      }
+    }
+    // Once it accepts, the connection is like any other: its calls wait.
+    let accepted = try UnixSocket.accept(listener.raw)
+    let second = try UnixSocket.connect(path, kind: .seqpacket, patience: 20)
+    #expect(!UnixSocket.isNonblocking(first.fd) && !UnixSocket.isNonblocking(second.raw))
+    var time = timeval()
+    var size = socklen_t(MemoryLayout<timeval>.size)
+    #expect(getsockopt(second.raw, SOL_SOCKET, SO_SNDTIMEO, &time, &size) == 0)
+    #expect(time.tv_sec == 0 && time.tv_usec == 0)
+    _ = accepted
   }
 
   @Test func aFrameIsAnsweredOnce() throws {
@@ -163,7 +196,7 @@ import Testing
     try bench.consumer.done(
       ReceivedFrame(
         output: 0, serial: 1, buffer: buffer.name,
-        crop: PixelRect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
+        crop: Rect(x: 0, y: 0, width: 16, height: 8), damage: [], isFull: true,
         hasSkipped: false, timestamp: 0, acquire: nil, copyReason: nil))
     #expect(try bench.heard() == nil)
   }
@@ -217,7 +250,10 @@ import Testing
     } catch {
       text = "\(error)"
     }
-    #expect(text == "cannot connect to /nonexistent/frames: No such file or directory")
+    #expect(
+      text == "cannot connect to /nonexistent/frames: No such file or directory; start "
+        + "`pinhole serve --frames-socket /nonexistent/frames`, or give the path that it was "
+        + "started with")
   }
 }
 

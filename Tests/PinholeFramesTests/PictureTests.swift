@@ -1,13 +1,10 @@
 import Glibc
 import Linux
 import Pictures
+import Pixels
 import Testing
 
 @Suite struct PictureTests {
-  static func code(_ text: StaticString) -> UInt32 {
-    text.withUTF8Buffer { $0.reversed().reduce(0) { $0 << 8 | UInt32($1) } }
-  }
-
   /// Red 1, green 2, blue 3, alpha or x 4, in each format's memory order.
   @Test(
     arguments: [
@@ -20,18 +17,23 @@ import Testing
     let bytes: [UInt8] = [0, 0, 0, 0, 0] + memory
     let picture = try #require(
       bytes.withUnsafeBytes {
-        Picture(bytes: $0, offset: 5, width: 1, height: 1, stride: 4, fourcc: code)
+        Picture(
+          bytes: $0,
+          layout: PixelLayout(
+            width: 1, height: 1, stride: 4, offset: 5, fourcc: FourCC(rawValue: code)))
       })
     #expect(picture.rgba == [1, 2, 3, alpha])
   }
 
   @Test func picturesThatDoNotFitAreRefused() {
     let bytes = [UInt8](repeating: 0, count: 64)
-    func fits(_ width: Int, _ height: Int, _ stride: Int, _ offset: Int = 0) -> Bool {
+    func fits(_ width: UInt32, _ height: UInt32, _ stride: UInt32, _ offset: UInt64 = 0) -> Bool {
       bytes.withUnsafeBytes {
         Picture(
-          bytes: $0, offset: offset, width: width, height: height, stride: stride,
-          fourcc: Self.code("XR24")) != nil
+          bytes: $0,
+          layout: PixelLayout(
+            width: width, height: height, stride: stride, offset: offset, fourcc: .xrgb8888))
+          != nil
       }
     }
     #expect(fits(4, 4, 16))
@@ -42,10 +44,12 @@ import Testing
     #expect(!fits(0, 4, 16))
     #expect(!fits(4, .max, 16))
     #expect(!fits(.max, 1, .max))
-    #expect(!fits(4, 4, 16, -1))
+    #expect(!fits(4, 4, 16, .max))
     #expect(
       bytes.withUnsafeBytes {
-        Picture(bytes: $0, width: 1, height: 1, stride: 4, fourcc: Self.code("NV12"))
+        Picture(
+          bytes: $0,
+          layout: PixelLayout(width: 1, height: 1, stride: 4, fourcc: FourCC("N", "V", "1", "2")))
       } == nil)
   }
 
@@ -61,11 +65,6 @@ import Testing
     try picture.writePNG(path, alpha: alpha)
     let back = try Picture(png: path)
     #expect(back == picture)
-    #expect(back.differingPixels(from: picture) == 0)
-    var other = picture
-    other[3, 4] = (9, 9, 9, 255)
-    #expect(back.differingPixels(from: other) == 1)
-    #expect(back.differingPixels(from: Picture(width: 1, height: 1)) == nil)
   }
 
   @Test func filesThatCannotBeAreNamed() {

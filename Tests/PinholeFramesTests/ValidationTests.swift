@@ -1,4 +1,4 @@
-import FrameWire
+import FrameProtocol
 import Glibc
 import Linux
 import PinholeProtocol
@@ -13,8 +13,12 @@ import Testing
     let field: UInt32?
     let bytes: [UInt8]
     var fds = 0
+    var seals: Seals = [.shrink]
 
-    init<Body>(_ name: String, field: UInt32?, _ body: Body, fds: Int = 0) {
+    init<Body>(
+      _ name: String, field: UInt32?, _ body: Body, fds: Int = 0, seals: Seals = [.shrink]
+    ) {
+      self.seals = seals
       testDescription = name
       self.field = field
       bytes = withUnsafeBytes(of: body) { Array($0) }
@@ -63,7 +67,8 @@ import Testing
     Case("no outputs", field: 36, hello { $0.max_outputs = 0 }),
     Case("name", field: 40, hello { $0.name.0 = -2 }),
     Case("descriptors", field: nil, hello { _ in }, fds: 1),
-    Case("another message first", field: nil, ConsumerBench.output()),
+    Case("features not asked for", field: 16, hello { $0.features = 2 }),
+    Case("another message first", field: 0, ConsumerBench.output()),
     Case("half a header", field: nil, UInt16(0)),
     Case(
       "a long packet", field: nil,
@@ -71,7 +76,7 @@ import Testing
   ]
 
   static let messages: [Case] = [
-    Case("hello twice", field: nil, ConsumerBench.hello()),
+    Case("hello twice", field: 0, ConsumerBench.hello()),
     Case("output", field: 8, output { $0.output = 16 }),
     Case("output flags", field: 12, output { $0.flags = 3 }),
     Case("output width", field: 16, output { $0.width = 0 }),
@@ -113,7 +118,7 @@ import Testing
         $0.damage.0 = $0.crop
       }),
     Case("acquire_kind", field: 48, frame { $0.acquire_kind = 2 }),
-    Case("a fence that is missing", field: nil, frame { $0.acquire_kind = 1 }),
+    Case("a fence that is missing", field: 48, frame { $0.acquire_kind = 1 }),
     Case("a fence not agreed on", field: 48, frame { $0.acquire_kind = 1 }, fds: 1),
     Case("acquire_point", field: 56, frame { $0.acquire_point = 1 }),
     Case("no damage", field: 52, frame { $0.num_damage = 0 }),
@@ -130,6 +135,21 @@ import Testing
     Case("cursor stride", field: 44, cursor { $0.stride = 7 }, fds: 1),
     Case("cursor stride limit", field: 44, cursor { $0.stride = 4097 }, fds: 1),
     Case("cursor size", field: 48, cursor { $0.size = 15 }, fds: 1),
+    Case("cursor size limit", field: 48, cursor { $0.size = 1 << 30 }, fds: 1),
+    Case("cursor format", field: 40, cursor { $0.fourcc = 0x3432_5258 }, fds: 1),
+    Case("hot spot across", field: 24, cursor { $0.hot_x = 2 }, fds: 1),
+    Case("hot spot down", field: 28, cursor { $0.hot_y = .max }, fds: 1),
+    Case("an unsealed cursor", field: 12, cursor { _ in }, fds: 1, seals: []),
+    Case("a visible cursor without an image", field: 12, cursor { $0.flags = 1 }),
+    Case("output width limit", field: 16, output { $0.width = 16385 }),
+    Case("buffer width limit", field: 16, buffer { $0.width = 65536 }, fds: 1),
+    Case("buffer height limit", field: 20, buffer { $0.height = 65536 }, fds: 1),
+    Case("buffer of a terabyte", field: 40, buffer { $0.size = 1 << 40 }, fds: 1),
+    Case("buffer stride limit", field: 60, buffer { $0.planes.0.stride = 1 << 19 }, fds: 1),
+    Case("FULL, and not all of it", field: 72, frame { $0.damage.0.width = 8 }),
+    Case(
+      "a file that is called a dma-buf", field: 28,
+      buffer { $0.flags = PINHOLE_BUFFER_DMABUF }, fds: 1, seals: []),
     Case("cursor without image file", field: nil, cursor { _ in }),
     Case("cursor file without image", field: nil, cursor { $0.flags = 1 }, fds: 1),
     Case("a consumer's type", field: 0, output { $0.header.type = 2 }),
@@ -138,7 +158,7 @@ import Testing
 
   private func check(_ wrong: Case, _ bench: ConsumerBench) throws {
     let label = "frames-test-\(UInt64.random(in: 0 ... .max))"
-    let memory = try ConsumerBench.memory(label)
+    let memory = try ConsumerBench.memory(label, seals: wrong.seals)
     _ = try wrong.bytes.withUnsafeBytes {
       try UnixSocket.send(
         bench.producer.raw, $0, fds: [CInt](repeating: memory.raw, count: wrong.fds),
@@ -177,7 +197,7 @@ import Testing
 
   @Test func aCursorFileThatIsTooShortIsRefused() throws {
     let bench = try ConsumerBench()
-    let memory = try ConsumerBench.memory(size: 12)
+    let memory = try ConsumerBench.image(size: 12)
     try bench.send(ConsumerBench.cursor(), fds: [memory.raw])
     guard case .malformed(_, let field, _) = bench.failure() else {
       Issue.record("it was accepted")

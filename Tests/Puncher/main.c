@@ -1,5 +1,5 @@
 /*
- * Another process that holds the guest's RAM, as QEMU does: it discards pages and writes them.
+ * Another process that holds the guest's RAM, as QEMU does: it discards, writes and moves pages.
  * usage: puncher FILE [CONTROL]; requests come on standard input, an errno or 0 goes back for each.
  */
 #define _GNU_SOURCE
@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct request {
@@ -18,7 +20,7 @@ struct request {
 	uint64_t offset, count;
 };
 
-enum { PUNCH = 1, FILL = 2, REMOVE = 3, DONTNEED = 4, HAMMER = 5 };
+enum { PUNCH = 1, FILL = 2, REMOVE = 3, DONTNEED = 4, HAMMER = 5, MOVE = 6 };
 
 static int fd;
 static unsigned char *ram;
@@ -55,6 +57,29 @@ static int hammer(uint64_t seed, uint64_t times)
 	return 0;
 }
 
+/* move_pages(2) to a node, also of pages that others have mapped; the kernel skips what is pinned. */
+static int move(uint64_t offset, uint64_t count, int node)
+{
+	uint64_t pages = count / 4096;
+	void **addresses = calloc(pages, sizeof *addresses);
+	int *nodes = calloc(pages, sizeof *nodes), *status = calloc(pages, sizeof *status);
+	long r = -1;
+	if (addresses && nodes && status) {
+		for (uint64_t i = 0; i < pages; i++) {
+			volatile unsigned char *page = ram + offset + i * 4096;
+			(void)*page; /* only what is mapped here is moved */
+			addresses[i] = (void *)page;
+			nodes[i] = node;
+		}
+		r = syscall(SYS_move_pages, 0, pages, addresses, nodes, status, 4 /* MPOL_MF_MOVE_ALL */);
+	}
+	int code = r < 0 ? errno : 0;
+	free(addresses);
+	free(nodes);
+	free(status);
+	return code;
+}
+
 static int serve(const struct request *r)
 {
 	switch (r->what) {
@@ -69,6 +94,8 @@ static int serve(const struct request *r)
 		return madvise(ram + r->offset, r->count, MADV_DONTNEED) < 0 ? errno : 0;
 	case HAMMER:
 		return hammer(r->offset, r->count);
+	case MOVE:
+		return move(r->offset, r->count, (int)r->byte);
 	default:
 		return EINVAL;
 	}

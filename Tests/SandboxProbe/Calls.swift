@@ -12,6 +12,8 @@ struct Calls {
     let null = open("/dev/null", O_RDWR)
     let map = open("/proc/self/pagemap", O_RDONLY)
     let parent = getppid()
+    let own = getpid()
+    let ends = Self.datagramPair()
     let mmapPage = mmap(nil, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     all = [
       "nothing": { 0 },
@@ -28,6 +30,12 @@ struct Calls {
       "thread": { Self.thread() },
       "ptrace": { Self.outcome(CInt(truncatingIfNeeded: Self.call(101, 0, 0, 0))) },
       "kill-parent": { Self.outcome(kill(parent, 0)) },
+      "tgkill-parent": {
+        Self.outcome(CInt(truncatingIfNeeded: Self.call(234, Int(parent), Int(parent), 0)))
+      },
+      "tgkill-self": {
+        Self.outcome(CInt(truncatingIfNeeded: Self.call(234, Int(own), Int(own), 0)))
+      },
       "setuid": { Self.outcome(setuid(0)) },
       "io-uring": { Self.outcome(CInt(truncatingIfNeeded: Self.call(425, 1, 0, 0))) },
       "userfaultfd": { Self.outcome(ph_uffd_from_syscall(), isNegated: true) },
@@ -37,6 +45,11 @@ struct Calls {
         Self.outcome(CInt(truncatingIfNeeded: Self.call(16, Int(null), 1 << 32 | 0x5401, 0)))
       },
       "ioctl-dma-buf": {
+        Self.outcome(
+          ph_ioctl_int(null, UInt(ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE), 0), isNegated: true)
+      },
+      // For those who map dma-bufs, which the daemon does not.
+      "ioctl-dma-buf-sync": {
         Self.outcome(ph_ioctl_int(null, UInt(ph_REQUEST_DMA_BUF_SYNC), 0), isNegated: true)
       },
       // The file is no DRM node: ENOTTY if the filter lets the request through.
@@ -49,6 +62,9 @@ struct Calls {
       },
       // DRM_IOCTL_SYNCOBJ_WAIT, which would block.
       "ioctl-syncobj-wait": { Self.outcome(ph_ioctl_int(null, 0xc020_64c3, 0), isNegated: true) },
+      // DRM_IOCTL_VERSION.
+      "ioctl-drm": { Self.outcome(ph_ioctl_int(null, 0xc040_6400, 0), isNegated: true) },
+      "write-existing": { Self.outcome(open(path, O_WRONLY)) },
       "scan": {
         var region = ph_page_region()
         var walked: UInt64 = 0
@@ -60,6 +76,47 @@ struct Calls {
       "memory": { Self.map(PROT_READ | PROT_WRITE) },
       "memfd": { Self.memfd() },
       "dup-onto": { Self.outcome(fcntl(null, F_DUPFD, 50)) },
+      "socketpair": {
+        var ends: [CInt] = [-1, -1]
+        return Self.outcome(Glibc.socketpair(AF_UNIX, CInt(SOCK_DGRAM.rawValue), 0, &ends))
+      },
+      "send-connected": { Self.send(from: ends.0, to: nil) },
+      "send-to-address": { Self.send(from: ends.0, to: path) },
+      "linger": { Self.setOption(ends.0, SO_LINGER) },
+      "send-buffer": { Self.setOption(ends.0, SO_SNDBUF) },
+      "attach-filter": { Self.setOption(ends.0, SO_ATTACH_FILTER) },
+      "peer": {
+        do throws(Errno) {
+          _ = try UnixSocket.peer(of: ends.0)
+          return 0
+        } catch { return error.code }
+      },
+      "facts": {
+        do throws(Errno) {
+          _ = try FileFacts(of: null)
+          return 0
+        } catch { return error.code }
+      },
+      "advise-populate": {
+        Self.outcome(ph_madvise(mmapPage, 4096, ph_MADV_POPULATE_READ), isNegated: true)
+      },
+      // MADV_HWPOISON.
+      "advise-poison": { Self.outcome(ph_madvise(mmapPage, 4096, 100), isNegated: true) },
+      "limit-files": {
+        var limit = rlimit()
+        return Self.outcome(getrlimit(__rlimit_resource_t(7), &limit))
+      },
+      "limit-stack": {
+        var limit = rlimit()
+        return Self.outcome(getrlimit(__rlimit_resource_t(3), &limit))
+      },
+      "block": {
+        do throws(Errno) {
+          try UnixSocket.setNonblocking(ends.0, false)
+          return 0
+        } catch { return error.code }
+      },
+      "late-loop": { Self.lateLoop() },
       "capabilities": { Sandbox.hasCapabilities ? EPERM : 0 },
       "privileges": { Sandbox.canGainPrivileges ? EPERM : 0 },
       "abort": { abort() },
@@ -99,6 +156,56 @@ struct Calls {
   private static func map(_ protection: CInt) -> CInt {
     let p = mmap(nil, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     return p == MAP_FAILED ? errno : 0
+  }
+
+  private static func datagramPair() -> (CInt, CInt) {
+    var ends: [CInt] = [-1, -1]
+    _ = Glibc.socketpair(AF_UNIX, CInt(SOCK_DGRAM.rawValue), 0, &ends)
+    return (ends[0], ends[1])
+  }
+
+  private static func send(from socket: CInt, to path: String?) -> CInt {
+    var byte: UInt8 = 1
+    guard let path else {
+      return outcome(CInt(truncatingIfNeeded: Glibc.send(socket, &byte, 1, 0)))
+    }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix(100)) }
+    let sent = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        sendto(socket, &byte, 1, 0, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    return outcome(CInt(truncatingIfNeeded: sent))
+  }
+
+  private static func setOption(_ socket: CInt, _ option: CInt) -> CInt {
+    var value: (CInt, CInt) = (1, 0)
+    return outcome(setsockopt(socket, SOL_SOCKET, option, &value, 8))
+  }
+
+  /// A loop that waits for ever while a signal asks it to end: exit status 9 by the watchdog.
+  private static func lateLoop() -> CInt {
+    do throws(Errno) {
+      let signals = try Signals.descriptor(for: [SIGTERM])
+      let loop = try EventLoop()
+      let bell = try EventFD()
+      bell.signal()
+      try loop.watch(bell.fd.raw, for: .readable) { _ in
+        kill(getpid(), SIGTERM)
+        while true { pause() }
+      }
+      var times = Watchdog.Times()
+      times.interval = 20_000_000
+      times.poke = 60_000_000
+      let dog = try Watchdog(over: loop, times: times, endingFor: [SIGTERM]) {
+        if case .lost = $0 { _exit(9) }
+      }
+      try loop.run()
+      withExtendedLifetime((dog, signals.raw)) {}
+      return 0
+    } catch { return error.code }
   }
 
   private static func memfd() -> CInt {

@@ -6,7 +6,9 @@ import Sandbox
 /// Confines itself, makes one call, and exits with its errno, or 0 if it worked.
 ///
 /// usage: sandbox-probe STEPS CALL [PATH [REMOVABLE]]; STEPS is `off`, `files` (all but the filter), `on`,
-/// `log` or `root` (an empty root directory in place of Landlock). Files beside REMOVABLE can go.
+/// `log`, `root` (an empty root directory in place of Landlock), `calls` (the filter alone, as
+/// without Landlock), `rendering` (as a renderer) or `loading` (as a renderer that is still loading
+/// its libraries). Files beside REMOVABLE can go.
 @main
 enum Probe {
   static func main() {
@@ -30,6 +32,10 @@ enum Probe {
 
   private static func confine(_ steps: String, _ path: String) throws(Sandbox.Failure) {
     guard steps != "off" else { return }
+    if steps == "rendering" || steps == "loading" { return try confineRenderer(steps) }
+    if steps == "calls" {
+      return try Sandbox.restrictCalls(to: .serving(removesFiles: false), mode: .on)
+    }
     let directories = path.isEmpty ? [] : [Sandbox.directory(of: path)]
     let files = try Sandbox.confine(
       removingFilesIn: directories, withoutLandlock: steps == "root")
@@ -37,6 +43,13 @@ enum Probe {
     if steps == "on" || steps == "log" {
       try Sandbox.restrictCalls(to: .serving(), mode: steps == "on" ? .on : .log)
     }
+  }
+
+  private static func confineRenderer(_ steps: String) throws(Sandbox.Failure) {
+    try Sandbox.confineToReading(devices: ["/dev/dri", "/dev/udmabuf"])
+    guard steps == "rendering" else { return }
+    _ = try Sandbox.confine()
+    try Sandbox.restrictCalls(to: .rendering(drivesNode: false), mode: .on)
   }
 
   private static func complain(_ text: String) {

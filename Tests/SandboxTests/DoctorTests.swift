@@ -1,9 +1,13 @@
 import Buffers
+import FakeGuest
+import Glibc
 import GuestMemory
 import Linux
+import Monitoring
 import Testing
 
-@testable import pinhole
+@testable import Daemon
+@testable import Doctor
 
 @Suite struct DoctorTests {
   /// A machine on which nothing is wrong.
@@ -14,7 +18,33 @@ import Testing
       userfaultfd: device("userfaultfd", "root", 0o600, opens: true), detector: .success(.scan),
       detectors: [.scan, .pagemap, .faults], timesAreExact: true, sealsMemfds: true, landlock: 6,
       filtersCalls: true, qemu: .init(program: "qemu-system-x86_64", major: 10, minor: 0),
-      descriptor: .installed("/usr/share/qemu/vhost-user/50-pinhole.json"))
+      descriptor: .installed("/usr/share/qemu/vhost-user/50-pinhole.json"),
+      confinement: .allows(profile: "/etc/apparmor.d/usr.sbin.libvirtd"),
+      renderer: .works(on: "/dev/dri/renderD128", isRecent: true),
+      sendBuffer: 8 << 20)
+  }
+
+  @Test func tellsOfASmallSocketBuffer() {
+    var facts = healthy()
+    facts.sendBuffer = 425_984
+    let report = DoctorReport(facts)
+    #expect(marks(report)["socket"] == .advice)
+    #expect(report.text().contains("416 KiB may wait"))
+    #expect(report.text().contains("type: sysctl -w net.core.wmem_max=4194304"))
+    #expect(report.isDirect)
+  }
+
+  @Test func toldOfAnOldLibraryAndOfNone() {
+    var facts = healthy()
+    facts.renderer = .works(on: "the processor", isRecent: false)
+    var report = DoctorReport(facts)
+    #expect(marks(report)["3D"] == .advice)
+    #expect(report.text().contains("older than 1.1.0"))
+    facts.renderer = .missing("it is not installed")
+    report = DoctorReport(facts)
+    #expect(marks(report)["3D"] == .advice)
+    #expect(report.text().contains("3D: serve --3d would have none: it is not installed"))
+    #expect(report.isDirect)
   }
 
   private func device(
@@ -31,8 +61,8 @@ import Testing
     let report = DoctorReport(healthy())
     #expect(report.isDirect)
     #expect(report.verdict.hasPrefix("direct:"))
-    #expect(report.lines.allSatisfy { $0.mark == .good }, "\(report.text)")
-    #expect(report.text.split(separator: "\n").last?.contains("would get direct") == true)
+    #expect(report.lines.allSatisfy { $0.mark == .good }, "\(report.text())")
+    #expect(report.text().split(separator: "\n").last?.contains("would get direct") == true)
   }
 
   @Test func namesTheGroupToJoin() {
@@ -111,8 +141,76 @@ import Testing
     ] {
       #expect(marks(report)[subject] == .advice, "\(subject)")
     }
-    #expect(report.text.contains("/sys/module/udmabuf/parameters/list_limit"))
-    #expect(report.text.contains("without KVM"))
+    #expect(report.text().contains("/sys/module/udmabuf/parameters/list_limit"))
+    #expect(report.text().contains("without KVM"))
+  }
+
+  /// Every finding that can be other than "ok", each as bad as it gets.
+  @Test func whateverIsNotInOrderSaysWhatToType() {
+    var facts = DoctorFacts(
+      kernel: "5.10.0", udmabuf: device("udmabuf", "root", 0o600, opens: false),
+      udmabufProblem: .noAccess(Errno(13, "open")), limits: .init(entries: 10, bytes: 1 << 20),
+      userfaultfd: nil, detector: .failure(.userfaultfdDenied(Errno(1, "userfaultfd"))),
+      detectors: [], timesAreExact: false, sealsMemfds: false, landlock: nil, filtersCalls: false,
+      qemu: nil, descriptor: .missing,
+      confinement: .denies(
+        profile: "/etc/apparmor.d/usr.sbin.libvirtd", binary: "/usr/local/bin/pinhole"),
+      renderer: .missing("it is not installed"), sendBuffer: 1)
+    var reports = [DoctorReport(facts)]
+    facts.udmabufProblem = .noDevice
+    facts.udmabuf = nil
+    facts.detector = .success(.faults)
+    facts.qemu = .init(program: "q", major: 9, minor: 0)
+    facts.descriptor = .elsewhere("/usr/local/share/qemu/vhost-user/50-pinhole.json")
+    facts.renderer = .works(on: "the processor", isRecent: false)
+    reports.append(DoctorReport(facts))
+    for line in reports.flatMap(\.lines) where line.mark != .good {
+      #expect(line.cure?.isEmpty == false, "\(line)")
+      #expect(reports.contains { $0.text().contains("type: \(line.cure ?? "")\n") })
+    }
+    let bad = reports[0].lines.filter { $0.mark != .good }
+    #expect(bad.count == reports[0].lines.count, "nothing is in order: \(reports[0].text())")
+  }
+
+  @Test func programsReadItToo() throws {
+    let json = try #require(JSON(parsing: DoctorReport(healthy()).json.text))
+    #expect(json["direct"]?.bool == true)
+    let lines = try #require(json["lines"]?.elements)
+    #expect(lines.allSatisfy { $0["mark"]?.string == "good" && $0["type"] == .null })
+    var facts = healthy()
+    facts.udmabuf = nil
+    facts.udmabufProblem = .noDevice
+    let other = DoctorReport(facts).json
+    #expect(other["direct"]?.bool == false)
+    let line = other["lines"]?.elements?.first { $0["subject"]?.string == "/dev/udmabuf" }
+    #expect(line?["mark"]?.string == "bad")
+    #expect(line?["type"]?.string?.hasPrefix("modprobe udmabuf") == true)
+  }
+
+  @Test func knowsWhatLibvirtMayStart() throws {
+    let folder = try TemporaryDirectory()
+    func confinement(_ binary: String, enabled: Bool = true) -> DoctorFacts.Confinement {
+      DoctorFacts.confinement(of: binary, isEnabled: enabled, profiles: folder.path)
+    }
+    #expect(confinement("/usr/local/bin/pinhole") == .none, "libvirt has no profile")
+    let profile = folder.file("usr.sbin.libvirtd")
+    try WholeFile.write([UInt8]("profile libvirtd {}".utf8), to: profile)
+    #expect(confinement("/usr/local/bin/pinhole", enabled: false) == .none)
+    #expect(confinement("/usr/bin/pinhole") == .allows(profile: profile))
+    #expect(confinement("/usr/libexec/vhost-user-gpu") == .allows(profile: profile))
+    #expect(
+      confinement("/usr/libexec/pinhole")
+        == .denies(profile: profile, binary: "/usr/libexec/pinhole"))
+    let local = "/usr/local/bin/pinhole"
+    #expect(confinement(local) == .denies(profile: profile, binary: local))
+    #expect(mkdir(folder.file("local"), 0o700) == 0)
+    defer {
+      unlink(folder.file("local/usr.sbin.libvirtd"))
+      rmdir(folder.file("local"))
+    }
+    try WholeFile.write(
+      [UInt8]("# mine\n\(local) PUx,\n".utf8), to: folder.file("local/usr.sbin.libvirtd"))
+    #expect(confinement(local) == .allows(profile: profile))
   }
 
   @Test func readsVersionsOfQEMU() {
@@ -127,7 +225,7 @@ import Testing
   @Test func looksAtThisMachine() {
     let facts = DoctorFacts.here()
     let report = DoctorReport(facts)
-    print(report.text)
+    print(report.text())
     #expect(report.isDirect == (facts.udmabufProblem == nil && (try? facts.detector.get()) != nil))
     #expect(report.isDirect == !report.lines.contains { $0.mark == .bad })
   }

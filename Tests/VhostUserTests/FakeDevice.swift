@@ -5,13 +5,13 @@ import VhostUser
 import Virtqueue
 
 /// A device of two queues that answers each request with its own bytes and keeps a diary.
-final class FakeDevice: VhostUserDevice {
+final class FakeDevice: VirtioDevice {
   var deviceFeatures: UInt64 = 1 << 1
   var queueCount = 2
   var maxQueueSize: UInt16 = 1024
   /// What happened, in order.
   var diary: [String] = []
-  var queues: [Int: VhostUserQueue] = [:]
+  var queues: [Int: VirtioQueue] = [:]
   var config: [UInt8] = Array(0..<16)
   var display: SharedFD?
   /// Keeps requests instead of answering them.
@@ -32,7 +32,7 @@ final class FakeDevice: VhostUserDevice {
   func writeConfig(offset: UInt32, bytes: [UInt8]) {
     diary.append("config \(offset) \(bytes)")
   }
-  func queueStarted(_ index: Int, _ queue: VhostUserQueue) {
+  func queueStarted(_ index: Int, _ queue: VirtioQueue) {
     diary.append("started \(index)")
     queues[index] = queue
   }
@@ -55,7 +55,7 @@ final class FakeDevice: VhostUserDevice {
     } while queue.ring.enableNotifications()
     queue.notifyIfWanted()
   }
-  private func answer(_ chain: DescriptorChain, _ queue: VhostUserQueue) {
+  private func answer(_ chain: DescriptorChain, _ queue: VirtioQueue) {
     var bytes = [UInt8](repeating: 0, count: chain.readableCount)
     _ = bytes.withUnsafeMutableBytes { chain.read(into: $0) }
     let written = bytes.withUnsafeBytes { chain.write($0) }

@@ -37,6 +37,7 @@ final class FrontEnd {
     session = try VhostUserSession(
       try #require(far).duplicate(), device: device, memory: memory, loop: loop, logger: logger
     ) { [unowned self] in reason = $0 }
+    session?.displaySocketArrived = { [device] in device.displaySocket($0) }
   }
 
   /// Leaves, and waits until the session has noticed: a parallel test that looks at our

@@ -161,7 +161,7 @@ struct HostileFrontEndTests {
 
   /// All that QEMU sends until a ring runs, with a descriptor per message that has one.
   private func script(_ witness: Witness) -> [(bytes: [UInt8], fds: [CInt])] {
-    let fd = witness.fd.raw
+    let fd = witness.event.raw
     let event = VringDescriptor(index: 0).bytes
     let word = WordPayload(FrontEnd.transport).bytes
     let messages: [(VhostUserMessage, [CInt])] = [
@@ -261,12 +261,14 @@ final class Witness {
   let fd: SharedFD
   let memory: SharedFD
   let socket: SharedFD
+  let event: SharedFD
   private let ids: Set<[UInt64]>
 
   init() throws {
     fd = SharedFD(try UnixSocket.Pair(.seqpacket).takeFirst())
     memory = SharedFD(try MemFD.create("guest", size: 0x20000))
     socket = SharedFD(try UnixSocket.Pair(.stream).takeFirst())
+    event = SharedFD(OwnedFD(adopting: try check(ph_eventfd(0), "eventfd")))
     ids = Set(
       try [fd, memory, socket].map {
         let identity = try FileFacts(of: $0.raw).identity
@@ -274,13 +276,28 @@ final class Witness {
       })
   }
 
-  /// How many descriptors beside our own three lead to these files.
+  /// How many descriptors beside our own four lead to these files.
   var copies: Int {
     var facts = stat()
+    let ours = eventID(event.raw)
     return (0..<1024 as Range<CInt>).count { fd in
       guard fstat(fd, &facts) == 0 else { return false }
       return ids.contains([UInt64(facts.st_dev), UInt64(facts.st_ino)])
-    } - 3
+        || facts.st_mode & S_IFMT == 0 && eventID(fd) == ours
+    } - 4
+  }
+
+  /// What /proc tells an eventfd by; eventfds have no inodes of their own.
+  private func eventID(_ fd: CInt) -> String? {
+    guard let info = fopen("/proc/self/fdinfo/\(fd)", "re") else { return nil }
+    defer { fclose(info) }
+    var line = [CChar](repeating: 0, count: 256)
+    while fgets(&line, 256, info) != nil {
+      let text = String(
+        decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+      if text.hasPrefix("eventfd-id") { return text }
+    }
+    return nil
   }
 }
 

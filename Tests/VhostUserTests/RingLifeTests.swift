@@ -37,6 +37,30 @@ struct RingLifeTests {
     #expect(ph_drain(guest.kick.raw) == 0)
   }
 
+  @Test("A front-end whose eventfds block, or are full, does not stop the loop")
+  func fullBells() throws {
+    let peer = try FrontEnd()
+    let guest = try Guest()
+    for bell in [guest.kick.raw, guest.call.raw] {
+      let flags = fcntl(bell, F_GETFL)
+      #expect(fcntl(bell, F_SETFL, flags & ~O_NONBLOCK) == 0)
+    }
+    try peer.handshake()
+    try peer.start(guest)
+    // The guest took no interrupt for very long; write(2) would wait for it.
+    var most = UInt64.max - 1
+    #expect(write(guest.call.raw, &most, 8) == 8)
+    for i in 0..<3 as Range<UInt32> {
+      guest.request(i)
+      try peer.spin()
+      #expect(guest.answer == i)
+    }
+    #expect(guest.usedIndex == 3)
+    for bell in [guest.kick.raw, guest.call.raw] {
+      #expect(fcntl(bell, F_GETFL) & O_NONBLOCK == 0, "the front-end's own flag")
+    }
+  }
+
   @Test("What was made available before the kick was watched is served without one")
   func pending() throws {
     let peer = try FrontEnd()
@@ -120,7 +144,11 @@ struct RingLifeTests {
     #expect(guest.usedIndex == 1)
     #expect(try peer.getVringBase() == 0)
 
-    // The machine boots again with rings that begin at zero.
+    // The machine boots again with rings that begin at zero, and are off until it says so.
+    guest.clearRing()
+    guest.request(3, kick: false)
+    try peer.start(guest, enable: false)
+    #expect(guest.usedIndex == 0)
     guest.clearRing()
     try peer.start(guest)
     guest.request(3)
@@ -237,47 +265,66 @@ struct RingLifeTests {
     #expect(guest.answer == 6)
   }
 
-  @Test("A kick descriptor whose other end is gone is let alone")
-  func deadKick() throws {
+  /// Reads and writes of other files could wait for whoever serves them.
+  @Test(
+    "What is no eventfd neither kicks nor is called",
+    arguments: [FrontEndRequest.setVringKick, .setVringCall, .setVringError],
+    ["a socket", "a pipe", "a file", "an epoll"])
+  func onlyEventfds(_ request: FrontEndRequest, _ kind: String) throws {
     let peer = try FrontEnd()
     let guest = try Guest()
     try peer.handshake()
     try peer.start(guest, enable: false)
-    do {
-      let pair = try UnixSocket.Pair(.stream)
-      try peer.send(.setVringKick, VringDescriptor(index: 0).bytes, fds: [pair.first.raw])
-      try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
+    var pipe: [CInt] = [-1, -1]
+    #expect(Glibc.pipe(&pipe) == 0)
+    let socket = try UnixSocket.Pair(.stream)
+    let poll = epoll_create1(0)
+    defer { for fd in pipe + [poll] { close(fd) } }
+    let fd =
+      switch kind {
+      case "a socket": socket.first.raw
+      case "a pipe": pipe[request == .setVringKick ? 0 : 1]
+      case "a file": guest.file.raw
+      default: poll
+      }
+    try peer.send(request, VringDescriptor(index: 0).bytes, fds: [fd])
+    #expect(peer.reason == .badDescriptor("\(request)", nil))
+  }
+
+  /// The front-end shares the file, and may wait in a read of it (rust-vmm's does).
+  @Test("O_NONBLOCK of the front-end's eventfds stays as it is", arguments: [false, true])
+  func nonblocking(_ isOn: Bool) throws {
+    let peer = try FrontEnd()
+    let guest = try Guest()
+    for event in [guest.kick, guest.call, guest.error] {
+      try UnixSocket.setNonblocking(event.raw, isOn)
     }
+    try peer.handshake()
+    try peer.start(guest)
+    guest.request(6)
     try peer.spin()
-    #expect(peer.log.text == ["error: queue 0: its kick descriptor is dead"])
-    #expect(peer.reason == nil)
+    #expect(guest.answer == 6)
+    for event in [guest.kick, guest.call, guest.error] {
+      #expect((fcntl(event.raw, F_GETFL) & O_NONBLOCK != 0) == isOn)
+    }
   }
 
-  @Test("A kick descriptor that can be read for ever without an end is let alone")
-  func endlessKick() throws {
+  @Test("A call descriptor whose counter is full is not waited for")
+  func fullCall() throws {
     let peer = try FrontEnd()
     let guest = try Guest()
     try peer.handshake()
-    try peer.start(guest, enable: false)
-    let pair = try UnixSocket.Pair(.stream)
-    #expect(shutdown(pair.second.raw, CInt(SHUT_WR)) == 0)
-    try peer.send(.setVringKick, VringDescriptor(index: 0).bytes, fds: [pair.first.raw])
-    try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
+    try peer.start(guest)
+    for event in [guest.kick, guest.call] {
+      try UnixSocket.setNonblocking(event.raw, false)
+      var most = UInt64.max - 1
+      Foreign.drain(event.raw)
+      #expect(write(event.raw, &most, 8) == 8)
+    }
+    guest.request(6, kick: false)
     try peer.spin()
-    #expect(peer.log.text == ["error: queue 0: its kick descriptor is dead"])
-    #expect(peer.reason == nil)
-  }
-
-  @Test("A kick descriptor that cannot be watched leaves the queue down")
-  func unwatchableKick() throws {
-    let peer = try FrontEnd()
-    let guest = try Guest()
-    try peer.handshake()
-    try peer.start(guest, enable: false)
-    try peer.send(.setVringKick, VringDescriptor(index: 0).bytes, fds: [guest.file.raw])
-    try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
-    #expect(peer.log.text.first?.contains("its kick cannot be watched: epoll_ctl") == true)
-    #expect(!peer.device.diary.contains("started 0"))
+    #expect(guest.answer == 6)
+    #expect(try peer.getVringBase() == 1)
   }
 
   @Test("QEMU's order at boot, pause, continue and end")

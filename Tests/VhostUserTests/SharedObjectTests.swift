@@ -2,6 +2,7 @@ import Glibc
 import Linux
 import Testing
 import VhostUser
+import Virtqueue
 
 @Suite("Objects that other devices ask for")
 struct SharedObjectTests {
@@ -22,6 +23,44 @@ struct SharedObjectTests {
     #expect(fds.count == 1)
     #expect(try FileFacts(of: try #require(fds.first)).identity == FileFacts(of: file.raw).identity)
     #expect(peer.device.asked == .some(named ? SharedObjectID(Self.name) : nil))
+    #expect(peer.reason == nil)
+  }
+
+  @Test("Replies wait in order, each with its descriptor, for a front-end that does not read")
+  func late() throws {
+    let peer = try FrontEnd()
+    try peer.handshake()
+    let file = SharedFD(try MemFD.create("object", size: 4096))
+    peer.device.object = file
+    let object = VhostUserMessage(.getSharedObject, needReply: false, Self.name).encoded
+    let features = VhostUserMessage(.getFeatures, needReply: false, []).encoded
+    var expected: [Bool] = []
+    while expected.count < 5000 {
+      let isObject = expected.count % 7 == 3
+      do { try peer.sendNow(isObject ? object : features) } catch { break }
+      expected.append(isObject)
+      try peer.spin()
+    }
+    #expect(expected.count > 100 && expected.count < 5000, "the back-end stops reading, too")
+    var replies: [Bool] = []
+    var objects = 0
+    for _ in 0..<20_000 where replies.count < expected.count {
+      var bytes = [UInt8](repeating: 0, count: 12)
+      var fds: [CInt] = []
+      guard try peer.receive(into: &bytes, &fds) == 12 else { continue }
+      let header = VhostUserHeader(bytes)
+      replies.append(header.request == FrontEndRequest.getSharedObject.rawValue)
+      #expect(fds.count == (replies.last == true ? 1 : 0))
+      for fd in fds {
+        if try FileFacts(of: fd).identity == FileFacts(of: file.raw).identity { objects += 1 }
+        close(fd)
+      }
+      var payload = [UInt8](repeating: 0, count: Int(header.payloadSize))
+      if !payload.isEmpty { _ = try peer.receive(into: &payload, &fds) }
+      try peer.spin()
+    }
+    #expect(replies == expected)
+    #expect(objects == expected.count { $0 })
     #expect(peer.reason == nil)
   }
 

@@ -1,6 +1,8 @@
 import AllocationCounter
 import Buffers
 import FakeGuest
+import Fences
+import Scene
 import Testing
 
 @testable import VirtioGPU
@@ -18,16 +20,14 @@ private let isOptimized: Bool = {
   .enabled(
     if: isOptimized && allocation_counter_works(), "needs a release build without a sanitizer"))
 struct AllocationTests {
-  /// Looks at every frame's pixels and keeps nothing.
-  private final class Glance: DisplaySink {
-    var wantsBuffers: Bool { false }
+  /// Looks at every frame and keeps nothing.
+  private final class Glance: Sink {
+    private unowned let scene: Scene
     private(set) var frames = 0
-    func output(_ index: Int, resized size: (width: UInt32, height: UInt32)?) {}
-    func present(_ frame: Frame) { frames &+= 1 }
-    func withdraw(
-      _ buffer: OfferedBuffer, reason: WithdrawReason, released: @escaping () -> Void
-    ) { released() }
-    func cursor(_ state: CursorState, imageChanged: Bool) {}
+    var wantsBuffers: Bool { false }
+    init(_ scene: Scene) { self.scene = scene }
+    func pull(_ changed: OutputSet) { if scene.pixels(0) != nil { frames &+= 1 } }
+    func revoke(_ buffer: OfferedBuffer, _ reason: RevocationReason, _ lock: Hold) {}
   }
 
   @Test(arguments: ScanoutMode.allCases)
@@ -35,7 +35,11 @@ struct AllocationTests {
     let bench = try DeviceBench(mode: mode)
     let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
     try buffer.show()
-    _ = try bench.inDevice { device, _ in device.sinks = [Glance()] }
+    _ = try bench.inDevice { device, recorder in
+      recorder.isForgetful = true
+      device.scene.remove(recorder)
+      device.scene.add(Glance(device.scene))
+    }
     func allocations(frames: Int) throws -> UInt64 {
       let before = try bench.inDevice { _, _ in allocation_count() }
       for _ in 0..<frames { try buffer.flush() }

@@ -1,4 +1,6 @@
+import Buffers
 import FakeGuest
+import Pixels
 import Testing
 
 @testable import VirtioGPU
@@ -10,7 +12,8 @@ import Testing
   /// and blob 3 of one page.
   static let refused: [(GPUCommand, GPUResponse)] = [
     (GPUCommand(name: "unknown", type: 0x1ff), .unspecified),
-    (GPUCommand(name: "3D", type: 0x207), .unspecified),
+    (.whole3D(0x207), .unspecified), (.whole3D(0x200), .unspecified),
+    (.whole3D(0x208), .unspecified), (.whole3D(0x108), .invalidParameter),
     (GPUCommand(name: "zero", type: 0), .unspecified),
     (.create2D(0, .b8g8r8x8, width: 1, height: 1), .invalidResource),
     (.create2D(1, .b8g8r8x8, width: 1, height: 1), .invalidResource),
@@ -81,6 +84,39 @@ import Testing
     try bench.driver.perform(.getDisplayInfo)
   }
 
+  /// QEMU's devices take rectangles without pixels, up to the picture's far edges.
+  @Test func emptyRectanglesAreNoErrors() throws {
+    let bench = try bench()
+    for rect in [
+      Rect(width: 0, height: 0), Rect(x: 64, y: 64, width: 0, height: 0),
+      Rect(x: 3, y: 4, width: 5, height: 0), Rect(x: 64, y: 0, width: 0, height: 64),
+    ] {
+      try bench.driver.perform(.transferToHost2D(1, rect, offset: .max))
+      try bench.driver.perform(.flush(1, rect))
+    }
+    try bench.driver.perform(.setScanout(0, resource: 1, Rect(width: 64, height: 64)))
+    try bench.driver.perform(.flush(1, Rect(width: 0, height: 0)))
+    #expect(bench.seen.frames.isEmpty)
+    let outside = Rect(x: 65, y: 0, width: 0, height: 0)
+    let transfer = GPUCommand.transferToHost2D(1, outside, offset: 0)
+    #expect(try bench.driver.run(transfer).response == .invalidParameter)
+    #expect(try bench.driver.run(.flush(1, outside)).response == .invalidParameter)
+  }
+
+  @Test func aBlobsFlushIsCutToWhatIsShown() throws {
+    let bench = try bench()
+    let area = Rect(width: 64, height: 16)
+    try bench.driver.perform(
+      .setScanoutBlob(
+        0, resource: 3, area, format: .b8g8r8x8, width: 64, height: 16, stride: 256))
+    try bench.driver.perform(.flush(3, area))
+    try bench.driver.perform(.flush(3, Rect(x: 60, y: 2, width: .max, height: .max)))
+    try bench.driver.perform(.flush(3, Rect(x: 64, y: 2, width: .max, height: .max)))
+    #expect(bench.seen.frames.count == 2)
+    let damage = Rect(x: 60, y: 2, width: 4, height: 14)
+    #expect(bench.seen.last?.damage == damage)
+  }
+
   @Test func shortCommandsAreAnswered() throws {
     let bench = try bench()
     let whole: [GPUCommand] = [
@@ -144,5 +180,14 @@ import Testing
     try bench.driver.perform(.getDisplayInfo)
     try bench.driver.restart()
     #expect(try bench.inDevice { device, _ in device.hostBytes } == 0)
+  }
+}
+
+extension GPUCommand {
+  /// A command of a type, long enough for any.
+  fileprivate static func whole3D(_ type: UInt32) -> GPUCommand {
+    var command = GPUCommand(name: "3D", type: type)
+    command.bytes += [UInt8](repeating: 0, count: 72)
+    return command
   }
 }

@@ -2,6 +2,7 @@ import Buffers
 import FakeGuest
 import GuestMemory
 import Linux
+import Pixels
 import Testing
 
 @testable import VirtioGPU
@@ -9,7 +10,7 @@ import Testing
 /// Blobs on screen: layouts, outputs, and pages that are exchanged under them.
 @Suite struct BlobTests {
   private func set(
-    _ output: UInt32, _ rect: FakeGuest.Rect, width: UInt32, height: UInt32, stride: UInt32,
+    _ output: UInt32, _ rect: Rect, width: UInt32, height: UInt32, stride: UInt32,
     offset: UInt32 = 0
   ) -> GPUCommand {
     var command = GPUCommand.setScanoutBlob(
@@ -22,7 +23,7 @@ import Testing
     let bench = try DeviceBench()
     let buffer = try Framebuffer(bench.driver, resource: 1, width: 128, height: 64, kind: .blob)
     buffer.draw(TestPicture.gradient.render(width: 128, height: 64))
-    let rect = FakeGuest.Rect(x: 2, y: 1, width: 16, height: 8)
+    let rect = Rect(x: 2, y: 1, width: 16, height: 8)
     let offset: UInt32 = 4096 * 2 + 512 * 3 + 40
     try bench.driver.perform(
       set(0, rect, width: 100, height: 20, stride: 512, offset: offset))
@@ -55,7 +56,7 @@ import Testing
     let buffer = try Framebuffer(bench.driver, resource: 1, width: 128, height: 64, kind: .blob)
     buffer.draw(TestPicture.gradient.render(width: 128, height: 64))
     for output in 0..<16 as Range<UInt32> {
-      let part = FakeGuest.Rect(x: output * 8, y: 0, width: 8, height: 64)
+      let part = Rect(x: output * 8, y: 0, width: 8, height: 64)
       try bench.driver.perform(set(output, part, width: 128, height: 64, stride: 512))
     }
     try buffer.flush()
@@ -91,7 +92,7 @@ import Testing
       set(0, .init(width: 64, height: 32), width: 64, height: 32, stride: 256, offset: 8192))
     try bench.driver.perform(.flush(1, .init(width: 1, height: 1)))
     let shown = try #require(bench.seen.last)
-    #expect(shown.damage == Buffers.Rect(x: 0, y: 0, width: 64, height: 32))
+    #expect(shown.damage == Rect(x: 0, y: 0, width: 64, height: 32))
     #expect(shown.picture[63, 31] == buffer.contents[63, 63])
   }
 
@@ -107,7 +108,7 @@ import Testing
     try bench.driver.perform(.detachBacking(1))
     // The guest uses its pages for something else now; the screen keeps the picture.
     buffer.draw(TestPicture.checker.render(width: 64, height: 64))
-    _ = try bench.inDevice { device, recorder in device.replay(to: recorder) }
+    _ = try bench.inDevice { _, recorder in recorder.lookAgain() }
     #expect(bench.seen.last?.picture.difference(from: first) == nil)
     let others = try bench.driver.ram.allocate(bytes: 64 * 64 * 4)
     let second = TestPicture.gradient.render(width: 64, height: 64)

@@ -3,6 +3,7 @@ import FakeGuest
 import Fences
 import Glibc
 import Linux
+import Scene
 import Testing
 
 @testable import VirtioGPU
@@ -35,15 +36,17 @@ import Testing
     }
   }
 
-  @Test func aPictureRedrawnOnScreenIsCopiedForThat() throws {
+  @Test func withoutUdmabufThatIsWhyFromTheFirstFrameOn() throws {
     let bench = try DeviceBench()
     _ = try bench.inDevice { _, recorder in recorder.wantsBuffers = true }
     let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
     try buffer.show()
-    try buffer.flush()
-    guard case .redrawn = try #require(bench.seen.last).why else {
-      Issue.record("why a copy: \(String(describing: bench.seen.last?.why))")
-      return
+    for _ in 0..<3 {
+      try buffer.flush()
+      guard case .pages(.noDevice) = try #require(bench.seen.last).why else {
+        Issue.record("why a copy: \(String(describing: bench.seen.last?.why))")
+        return
+      }
     }
   }
 
@@ -98,7 +101,7 @@ import Testing
     try bench.driver.drain()
   }
 
-  @Test func theCursorWaitsForNobody() throws {
+  @Test func theCursorDoesNotWaitLong() throws {
     let (bench, buffer) = try bench()
     for command in buffer.flushCommands(fence: 7) { try bench.driver.send(command) }
     let cursor = try Framebuffer(bench.driver, resource: 2, width: 64, height: 64)
@@ -119,6 +122,8 @@ import Testing
     #expect(buffers.suffix(2) == [0, 0])
     let before = bench.seen.frames.count
     _ = try bench.inDevice { _, recorder in recorder.releaseAll() }
+    // Late frames come at the end of that turn.
+    _ = try bench.inDevice { _, _ in }
     #expect(bench.seen.frames.count > before)
     let newest = try #require(bench.seen.last)
     #expect(newest.buffer != 0)

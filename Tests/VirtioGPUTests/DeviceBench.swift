@@ -1,9 +1,12 @@
 import Buffers
 import FakeGuest
 import Fences
+import Glibc
 import GuestMemory
 import Linux
 import Logging
+import Pixels
+import Scene
 import VhostUser
 
 @testable import VirtioGPU
@@ -11,7 +14,7 @@ import VhostUser
 /// The real device behind a real vhost-user session in a thread of its own, and a fake guest.
 final class DeviceBench {
   let driver: GPUDriver
-  let front: VhostUserFrontend
+  let front: VhostUserFrontEnd
   let seen: Recorder.Log
   private let jobs: Jobs
   private let thread: Thread
@@ -36,7 +39,8 @@ final class DeviceBench {
   init(
     mode: ScanoutMode = .auto, configure: @Sendable (inout GPUConfiguration) -> Void = { _ in },
     display: Bool = false, ram: GuestRAM? = nil,
-    holdDeadline: UInt64 = HoldQueue.defaultDeadline
+    holdDeadline: UInt64 = HoldQueue.defaultDeadline, with3D: Bool = false,
+    udmabuf: Bool = false
   ) throws {
     let jobs = try Jobs()
     let seen = Recorder.Log()
@@ -50,11 +54,11 @@ final class DeviceBench {
     var ends: (OwnedFDBox, OwnedFDBox)?
     pair.take()?.split { ends = (OwnedFDBox($0), OwnedFDBox($1)) }
     guard let (ours, theirs) = ends else { throw Errno(24, "socketpair") }
-    thread = try Self.start(theirs, chosen, holdDeadline, jobs, seen)
-    var options = VhostUserFrontend.Options()
+    thread = try Self.start(theirs, chosen, holdDeadline, with3D, udmabuf, jobs, seen)
+    var options = VhostUserFrontEnd.Options()
     options.display = display
     let ram = try ram ?? GuestRAM(size: 64 << 20)
-    front = try VhostUserFrontend(try ours.take(), ram: ram, options)
+    front = try VhostUserFrontEnd(try ours.take(), ram: ram, options)
     driver = try GPUDriver(front)
   }
 
@@ -76,14 +80,24 @@ final class DeviceBench {
 
   private static func start(
     _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ holdDeadline: UInt64,
-    _ jobs: Jobs, _ seen: Recorder.Log
+    _ with3D: Bool, _ udmabuf: Bool, _ jobs: Jobs, _ seen: Recorder.Log
   ) throws(Errno) -> Thread {
-    try Thread("device") { serve(socket, configuration, holdDeadline, jobs, seen) }
+    try Thread("device") { serve(socket, configuration, holdDeadline, with3D, udmabuf, jobs, seen) }
+  }
+
+  /// Memory itself in the place of the dma-buf that udmabuf would make of it.
+  private static func standIn() throws(Errno) -> UdmabufDevice {
+    let device = UdmabufDevice(adopting: try OwnedFD.open("/dev/null", O_RDWR), limits: .usual)
+    device.substitute = { ranges throws(Errno) in
+      guard let first = ranges.first else { throw Errno(EINVAL, "no ranges") }
+      return try OwnedFD.duplicate(of: first.file.fd.raw)
+    }
+    return device
   }
 
   private static func serve(
     _ socket: OwnedFDBox, _ configuration: GPUConfiguration, _ holdDeadline: UInt64,
-    _ jobs: Jobs, _ seen: Recorder.Log
+    _ with3D: Bool, _ udmabuf: Bool, _ jobs: Jobs, _ seen: Recorder.Log
   ) {
     do {
       var log = Logger(label: "test")
@@ -91,13 +105,14 @@ final class DeviceBench {
       let loop = try EventLoop()
       let memory = GuestMemory()
       let store = BufferStore(
-        device: .failure(.noDevice), keeper: .failure(.noUserfaultfd(Errno(38, "userfaultfd"))),
-        log: log)
-      let device = try GPUDevice(
+        device: udmabuf ? .success(try standIn()) : .failure(.noDevice),
+        keeper: .failure(.noUserfaultfd(Errno(38, "userfaultfd"))), log: log)
+      let device = GPUDevice(
         configuration, memory: memory, store: store,
-        holds: try HoldQueue(on: loop, deadline: holdDeadline), on: loop, log: log)
-      let recorder = Recorder(seen, loop)
-      device.add(recorder)
+        holds: HoldQueue(on: loop, deadline: holdDeadline), on: loop, log: log)
+      if with3D { device.renderer = ScriptedRenderer() }
+      let recorder = Recorder(seen, loop, device.scene)
+      device.scene.add(recorder)
       let server = VhostUserServer(device: device, memory: memory, loop: loop, logger: log)
       server.sessionEnded = { reason in seen.log.withLock { $0.ended = "\(reason)" } }
       try server.serve(try socket.take())
@@ -114,22 +129,32 @@ final class DeviceBench {
 }
 
 /// A display that remembers what it was shown, and can hold frames.
-final class Recorder: DisplaySink {
+final class Recorder: Sink {
   struct Shown: Sendable {
     let output: Int
     let picture: Raster
-    let damage: Buffers.Rect
-    let crop: Buffers.Rect
+    let damage: Rect
+    let crop: Rect
     let memory: String
     let buffer: UInt32
     var why: WhyCopied?
   }
 
+  struct Cursor: Sendable {
+    let x: Int32
+    let y: Int32
+    let hotX: UInt32
+    let hotY: UInt32
+    let pixels: [UInt8]?
+    let serial: UInt64?
+    let changed: Bool
+  }
+
   struct Events: Sendable {
     var frames: [Shown] = []
     var sizes: [String] = []
-    var withdrawn: [WithdrawReason] = []
-    var cursors: [(x: Int32, y: Int32, hotX: UInt32, pixels: [UInt8]?, changed: Bool)] = []
+    var revoked: [RevocationReason] = []
+    var cursors: [Cursor] = []
     var failure: String?
     /// Why the front-end's connection ended.
     var ended: String?
@@ -146,36 +171,74 @@ final class Recorder: DisplaySink {
   var holds = false
   /// Looks at every pixel, and forgets what it saw.
   var isForgetful = false
-  private var held: [(Hold?, OfferedBuffer?)] = []
+  /// Locks of which it was told that nobody waits for them any more.
+  private(set) var expiredHolds = 0
+  private var held: [Hold] = []
+  private var missed: OutputSet = []
+  private var serials: [Int: UInt64] = [:]
   private let seen: Log
+  private unowned let scene: Scene
 
-  init(_ seen: Log, _ loop: EventLoop?) {
+  init(_ seen: Log, _ loop: EventLoop?, _ scene: Scene) {
     self.seen = seen
     self.loop = loop
+    self.scene = scene
   }
 
-  func output(_ index: Int, resized size: (width: UInt32, height: UInt32)?) {
-    let text = size.map { "\($0.width)x\($0.height)" } ?? "off"
-    seen.log.withLock { $0.sizes.append("\(index) \(text)") }
+  var lateOutputs: OutputSet { held.isEmpty ? missed : [] }
+
+  func pull(_ changed: OutputSet) {
+    for output in 0..<Scene.outputCount where changed.contains(OutputSet(output)) {
+      let news = scene.news(of: output)
+      if news.isResized {
+        let text = scene.size(output).map { "\($0.width)x\($0.height)" } ?? "off"
+        seen.log.withLock { $0.sizes.append("\(output) \(text)") }
+      }
+      if news.hasPicture { look(at: output, news.damage) }
+      if news.hasCursor, let cursor = scene.cursor(output) { note(cursor) }
+    }
   }
 
-  func present(_ frame: Frame) {
-    let crop = frame.crop
+  /// Looks at what is on screen, whether or not it has changed.
+  func lookAgain() {
+    for output in 0..<Scene.outputCount {
+      guard let size = scene.size(output) else { continue }
+      look(at: output, Rect(x: 0, y: 0, width: size.width, height: size.height))
+    }
+  }
+
+  func pullLate() {
+    guard held.isEmpty else { return }
+    let late = missed
+    missed = []
+    for output in 0..<Scene.outputCount where late.contains(OutputSet(output)) {
+      guard let size = scene.size(output) else { continue }
+      look(at: output, Rect(x: 0, y: 0, width: size.width, height: size.height))
+    }
+  }
+
+  private func look(at output: Int, _ damage: Rect) {
+    guard let (source, crop) = scene.pixels(output) else { return }
     var pixels = [UInt32](repeating: 0, count: Int(crop.width) * Int(crop.height))
     pixels.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      frame.pixels.copy(crop, to: base, stride: Int(crop.width) * 4)
+      source.copy(crop, to: base, stride: Int(crop.width) * 4)
     }
     if isForgetful { return }
+    let frame = wantsBuffers ? scene.frame(output, Wishes()) : nil
+    if wantsBuffers, frame == nil { missed.insert(OutputSet(output)) }
     let shown = Shown(
-      output: frame.output,
+      output: output,
       picture: Raster(width: Int(crop.width), height: Int(crop.height), pixels: pixels),
-      damage: frame.damage, crop: crop, memory: frame.buffer.map { "\($0.memory)" } ?? "none",
-      buffer: frame.buffer?.id ?? 0, why: frame.whyCopied)
-    if holds {
-      frame.hold?.retain()
-      frame.buffer?.beginUse()
-      held.append((frame.hold, frame.buffer))
+      damage: damage, crop: crop, memory: frame.map { "\($0.buffer.memory)" } ?? "none",
+      buffer: frame?.buffer.id ?? 0, why: frame?.whyCopied)
+    if let lock = frame?.lock {
+      // A reader of copies keeps the fence, too, so that tests without udmabuf can.
+      if holds { held.append(lock) } else { lock.release() }
+    }
+    if holds, let fence = scene.commit(of: output)?.lock, fence !== frame?.lock {
+      fence.retain()
+      held.append(fence)
     }
     seen.log.withLock { $0.frames.append(shown) }
   }
@@ -183,24 +246,25 @@ final class Recorder: DisplaySink {
   func releaseAll() {
     let all = held
     held = []
-    for (hold, buffer) in all {
-      buffer?.endUse()
-      hold?.release()
-    }
+    for lock in all { lock.release() }
   }
 
-  func withdraw(
-    _ buffer: OfferedBuffer, reason: WithdrawReason, released: @escaping () -> Void
-  ) {
-    seen.log.withLock { $0.withdrawn.append(reason) }
-    released()
+  func revoke(_ buffer: OfferedBuffer, _ reason: RevocationReason, _ lock: Hold) {
+    seen.log.withLock { $0.revoked.append(reason) }
   }
 
-  func cursor(_ state: CursorState, imageChanged: Bool) {
+  private func note(_ state: CursorState) {
+    let isNew = serials[state.output] != state.image?.serial
+    serials[state.output] = state.image?.serial
     seen.log.withLock {
-      $0.cursors.append((state.x, state.y, state.hotX, state.image?.pixels, imageChanged))
+      $0.cursors.append(
+        Cursor(
+          x: state.x, y: state.y, hotX: state.hotX, hotY: state.hotY,
+          pixels: state.image?.pixels, serial: state.image?.serial, changed: isNew))
     }
   }
+
+  func expired(_ lock: Hold) { expiredHolds += 1 }
 }
 
 /// Carries a descriptor into another thread.

@@ -2,6 +2,7 @@ import Buffers
 import FakeGuest
 import Fences
 import Linux
+import Pixels
 import Testing
 
 @testable import VirtioGPU
@@ -17,7 +18,7 @@ import Testing
     try buffer.flush()
     let shown = try #require(bench.seen.last)
     #expect(shown.picture.difference(from: picture) == nil)
-    #expect(shown.damage == Buffers.Rect(x: 0, y: 0, width: 320, height: 200))
+    #expect(shown.damage == Rect(x: 0, y: 0, width: 320, height: 200))
     #expect(bench.seen.log.withLock { $0.sizes } == ["0 320x200"])
   }
 
@@ -45,9 +46,9 @@ import Testing
     try buffer.show()
     try buffer.flush()
     buffer.draw(second)
-    try buffer.flush(FakeGuest.Rect(x: 8, y: 16, width: 24, height: 32))
+    try buffer.flush(Rect(x: 8, y: 16, width: 24, height: 32))
     let shown = try #require(bench.seen.last)
-    #expect(shown.damage == Buffers.Rect(x: 8, y: 16, width: 24, height: 32))
+    #expect(shown.damage == Rect(x: 8, y: 16, width: 24, height: 32))
     for (x, y) in [(8, 16), (31, 47), (20, 30)] {
       #expect(shown.picture[x, y] == second[x, y])
     }
@@ -62,16 +63,16 @@ import Testing
     buffer.draw(TestPicture.gradient.render(width: 128, height: 64))
     let driver = bench.driver
     try driver.perform(
-      .setScanout(0, resource: 1, FakeGuest.Rect(x: 0, y: 0, width: 64, height: 64)))
+      .setScanout(0, resource: 1, Rect(x: 0, y: 0, width: 64, height: 64)))
     try driver.perform(
-      .setScanout(1, resource: 1, FakeGuest.Rect(x: 64, y: 0, width: 64, height: 64)))
-    let corner = FakeGuest.Rect(x: 70, y: 10, width: 4, height: 4)
+      .setScanout(1, resource: 1, Rect(x: 64, y: 0, width: 64, height: 64)))
+    let corner = Rect(x: 70, y: 10, width: 4, height: 4)
     for _ in 0..<2 { try buffer.flush(corner) }
     let frames = bench.seen.frames
     #expect(frames.map(\.output) == [1, 1])
     // Whatever was flushed first, the output showed nothing of it before.
-    #expect(frames.first?.damage == Buffers.Rect(x: 0, y: 0, width: 64, height: 64))
-    #expect(frames.last?.damage == Buffers.Rect(x: 6, y: 10, width: 4, height: 4))
+    #expect(frames.first?.damage == Rect(x: 0, y: 0, width: 64, height: 64))
+    #expect(frames.last?.damage == Rect(x: 6, y: 10, width: 4, height: 4))
     try buffer.flush()
     let right = try #require(bench.seen.frames.last { $0.output == 1 })
     #expect(right.picture[0, 5] == buffer.contents[64, 5])
@@ -94,7 +95,7 @@ import Testing
     let bench = try DeviceBench { $0.outputs = 2 }
     let modes = try bench.driver.displayInfo()
     #expect(modes.count { $0.enabled } == 2)
-    #expect(modes.first?.rect == FakeGuest.Rect(width: 1280, height: 800))
+    #expect(modes.first?.rect == Rect(width: 1280, height: 800))
     let edid = try bench.driver.edid(1)
     #expect(edid.prefix(8) == [0, 255, 255, 255, 255, 255, 255, 0])
     #expect(try bench.driver.run(.getEDID(16)).response == .invalidScanout)
@@ -111,7 +112,7 @@ import Testing
     try buffer.remove()
     buffer.draw(TestPicture.checker.render(width: 64, height: 64))
     let count = bench.seen.frames.count
-    _ = try bench.inDevice { device, recorder in device.replay(to: recorder) }
+    _ = try bench.inDevice { _, recorder in recorder.lookAgain() }
     #expect(bench.seen.frames.count == count + 1)
     #expect(bench.seen.last?.picture.difference(from: picture) == nil)
     #expect(try bench.driver.run(.flush(1, buffer.bounds)).response == .invalidResource)
@@ -139,7 +140,7 @@ import Testing
     try driver.perform(.createBlob(9, size: UInt64(pages.byteCount), pages.entries()))
     let row = [UInt8](repeating: 0x5a, count: 256)
     driver.ram.write(row, to: pages, at: 4096 + 512 * 3)
-    let area = FakeGuest.Rect(width: 64, height: 32)
+    let area = Rect(width: 64, height: 32)
     var set = GPUCommand.setScanoutBlob(
       0, resource: 9, area, format: .b8g8r8x8, width: 64, height: 32, stride: 512)
     set.put(UInt32(4096), at: 80)

@@ -1,4 +1,5 @@
 import Buffers
+import Pixels
 import Testing
 import VirtioGPU
 

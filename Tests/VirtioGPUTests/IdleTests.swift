@@ -70,6 +70,18 @@ import Testing
     try expectIdle(bench, "after \(name)")
   }
 
+  /// A tenth of a processor at most, wherever the guest has its pages.
+  @Test func looksThatCostMuchComeLessOften() throws {
+    let bench = try DeviceBench()
+    let intervals = try bench.inDevice { device, _ in
+      ([0, 400_000, 2_000_000, 1_000_000_000_000, 0] as [UInt64]).map { cost in
+        device.looked(cost)
+        return device.lookInterval
+      }
+    }
+    #expect(intervals == [5_000_000, 5_000_000, 21_000_000, 500_000_000, 5_000_000])
+  }
+
   @Test func aRingWhoseMemoryWasTaken() throws {
     let half: UInt64 = 32 << 20
     let ram = try GuestRAM(

@@ -3,6 +3,7 @@ import FakeGuest
 import Glibc
 import GuestMemory
 import Linux
+import Pixels
 import Testing
 
 @testable import VirtioGPU
@@ -143,12 +144,57 @@ import Testing
     try buffer.remove()
   }
 
+  /// However many runs they have, and whichever of these are in it.
+  @Test func aRegionTakesThoseWithARunInIt() throws {
+    let ram = try twoRegions()
+    let bench = try DeviceBench(ram: ram)
+    let pages = try ram.allocate(bytes: 4 << 20)
+    let far = try ram.allocate(bytes: 12 << 20)
+    try #require(pages.start < 1 << 32 && far.start >= 1 << 32)
+    // Every other page, so that none merge.
+    let near = (0..<500).map {
+      MemoryEntry(address: pages.start + UInt64($0) * 8192, length: 4096)
+    }
+    func over(_ index: Int) -> MemoryEntry {
+      MemoryEntry(address: far.start + UInt64(index) * 8192, length: 4096)
+    }
+    let lists = [near, near + [over(0)], [over(1)] + near, near.dropLast() + [over(2), near[0]]]
+    for (index, list) in lists.enumerated() {
+      try bench.driver.perform(.createBlob(UInt32(index + 1), size: 4096, Array(list)))
+    }
+    func lost() throws -> Set<UInt32> {
+      try bench.inDevice { device, _ in
+        Set(device.resources.values.filter { $0.backing == nil }.map(\.id))
+      }
+    }
+    let region = ram.regions[1]
+    try bench.front.removeMemory(region)
+    #expect(try lost() == [2, 3, 4])
+    // A part of it brings back what lies there.
+    let distance = far.start - region.guestAddress
+    let part = (distance + 8192 + 4095) & ~4095
+    try bench.front.addMemory(
+      .init(guestAddress: region.guestAddress, size: part, fileOffset: region.fileOffset))
+    #expect(try lost() == [3, 4])
+    try bench.front.addMemory(
+      .init(
+        guestAddress: region.guestAddress + part, size: region.size - part,
+        fileOffset: region.fileOffset + part))
+    #expect(try lost() == [])
+    // Seen through another region too, nothing is lost.
+    try bench.front.addMemory(
+      .init(guestAddress: 1 << 40, size: region.size, fileOffset: region.fileOffset))
+    try bench.front.removeMemory(
+      .init(guestAddress: region.guestAddress, size: part, fileOffset: region.fileOffset))
+    #expect(try lost() == [])
+  }
+
   @Test func aSnapshotOutlivesItsPages() throws {
     let ram = try twoRegions()
     let bench = try DeviceBench(mode: .copy, ram: ram)
     let (buffer, picture) = try shown(bench, .twoD)
     try bench.front.removeMemory(ram.regions[1])
-    _ = try bench.inDevice { device, recorder in device.replay(to: recorder) }
+    _ = try bench.inDevice { _, recorder in recorder.lookAgain() }
     #expect(bench.seen.last?.picture.difference(from: picture) == nil)
     try bench.driver.perform(.detachBacking(1))
     #expect(try bench.driver.run(.detachBacking(1)).response == .unspecified)

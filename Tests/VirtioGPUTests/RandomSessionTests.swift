@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 @testable import VirtioGPU

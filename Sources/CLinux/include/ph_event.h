@@ -10,20 +10,34 @@ int ph_epoll_create(void);
 int ph_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data);
 int ph_epoll_wait(int epfd, struct epoll_event *events, int max, int timeout_ms);
 int ph_eventfd(unsigned int initial);
+/* An eventfd that counts what is to be done; each wait takes one and lasts until there is one. */
+int ph_semaphore(void);
+int ph_semaphore_wait(int fd);
 int ph_timerfd_create(void);
-/* Nanoseconds from now and between expirations; both zero disarm. */
-int ph_timerfd_settime(int fd, uint64_t first_ns, uint64_t interval_ns);
 /* Blocks the signals in the calling thread and returns a signalfd for them. */
 int ph_signalfd(const int *signals, int count);
 /* The number of the next signal of a signalfd, 0 if there is none. */
 int ph_signal(int fd);
 /* Drains an eventfd or timerfd; returns the first word, 0 if empty. */
 uint64_t ph_drain(int fd);
-/* The same for a descriptor of unknown kind: 1 drained, 0 empty, -errno if it never can be. */
-int ph_drain_kick(int fd);
 int ph_eventfd_signal(int fd);
+/*
+ * For eventfds that somebody else may write to, read and switch O_NONBLOCK of; neither waits but
+ * where that owner fills the counter within the call, and then ends with EINTR at a signal.
+ * drain: 1 and *count, 0 if it was zero, -errno (EINVAL: this is no eventfd).
+ */
+int ph_foreign_event_drain(int fd, uint64_t *count);
+int ph_foreign_event_signal(int fd);
 uint64_t ph_monotonic_ns(void);
+/* Processor time of the calling thread. */
+uint64_t ph_thread_ns(void);
 void ph_ignore_sigpipe(void);
+/* SIGURG does nothing from now on but end calls that wait, with EINTR. */
+int ph_prepare_poke(void);
+/* Sends it to a thread of this process. */
+int ph_poke(int thread);
+/* 1 if a signal that is blocked waits to be taken. */
+int ph_is_pending(int signal);
 
 static const uint32_t ph_EPOLLIN = EPOLLIN;
 static const uint32_t ph_EPOLLOUT = EPOLLOUT;

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Installs the SIGBUS handler and opens what it needs, so that both are there from the start. */
+int ph_guard_prepare(void);
 /* Installs the SIGBUS handler at first use. Returns a slot, or -errno (ENOSPC: no slot free). */
 int ph_guard_add(void *base, size_t length);
 /* To be called before the mapping is unmapped, while no thread touches it. */

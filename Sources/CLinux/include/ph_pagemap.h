@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+extern const uint64_t ph_REQUEST_PAGEMAP_SCAN;
+
 struct ph_page_region {
 	uint64_t start, end;
 	uint64_t categories;

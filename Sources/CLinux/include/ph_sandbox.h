@@ -20,6 +20,9 @@ static const uint64_t ph_LANDLOCK_FS_2_REFER = 1ULL << 13;
 static const uint64_t ph_LANDLOCK_FS_3_TRUNCATE = 1ULL << 14;
 static const uint64_t ph_LANDLOCK_FS_5_IOCTL_DEV = 1ULL << 15;
 static const uint64_t ph_LANDLOCK_FS_REMOVE_FILE = 1ULL << 5;
+static const uint64_t ph_LANDLOCK_FS_WRITE_FILE = 1ULL << 1;
+static const uint64_t ph_LANDLOCK_FS_READ_FILE = 1ULL << 2;
+static const uint64_t ph_LANDLOCK_FS_READ_DIR = 1ULL << 3;
 /* LANDLOCK_ACCESS_NET_BIND_TCP and _CONNECT_TCP. */
 static const uint64_t ph_LANDLOCK_NET_4 = 3;
 /* LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET and _SIGNAL. */
@@ -38,16 +41,4 @@ int ph_enter_empty_root(void);
 int ph_has_seccomp(void);
 /* syscall(2), for calls that glibc has no function for; -1 and errno. */
 long ph_raw_call(long number, long a, long b, long c);
-
-/* ioctl(2) requests that the daemon makes once it serves. */
-extern const uint64_t ph_REQUEST_UDMABUF_CREATE_LIST;
-extern const uint64_t ph_REQUEST_UFFDIO_REGISTER, ph_REQUEST_UFFDIO_UNREGISTER;
-extern const uint64_t ph_REQUEST_UFFDIO_CONTINUE, ph_REQUEST_UFFDIO_ZEROPAGE;
-extern const uint64_t ph_REQUEST_UFFDIO_COPY, ph_REQUEST_UFFDIO_WAKE;
-extern const uint64_t ph_REQUEST_PAGEMAP_SCAN;
-extern const uint64_t ph_REQUEST_DMA_BUF_SYNC;
-extern const uint64_t ph_REQUEST_DMA_BUF_EXPORT_SYNC_FILE, ph_REQUEST_DMA_BUF_IMPORT_SYNC_FILE;
-extern const uint64_t ph_REQUEST_SYNC_FILE_INFO, ph_REQUEST_SYNC_MERGE;
-extern const uint64_t ph_REQUEST_SYNCOBJ_DESTROY, ph_REQUEST_SYNCOBJ_FD_TO_HANDLE;
-extern const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD;
 #endif

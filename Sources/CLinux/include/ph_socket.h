@@ -9,12 +9,46 @@
 enum { PH_MAX_FDS = 253 }; /* SCM_MAX_FD of the kernel */
 
 /* type: SOCK_STREAM or SOCK_SEQPACKET. All sockets are close-on-exec. */
-int ph_unix_listen(const char *path, int type, int backlog);
-int ph_unix_connect(const char *path, int type);
+/* group: who owns the socket's file beside us, -1 for our own; mode: of that file, exactly. */
+int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned int mode);
+/* 1 if somebody listens there, 0 if nobody does, -errno if there is no such socket; never waits. */
+int ph_unix_is_served(const char *path, int type);
+/*
+ * Waits so long for room in the listener's backlog, then -ETIMEDOUT; with 0 it does not wait, which
+ * is -EAGAIN where it would have to, and the socket does not block.
+ */
+int ph_unix_connect(const char *path, int type, unsigned int milliseconds);
 int ph_unix_accept(int fd);
 int ph_unix_pair(int type, int fds[2]);
+/*
+ * Whoever sends descriptors to this socket, or to one accepted from it, fails with EPERM
+ * (SO_PASSRIGHTS, Linux 6.16); -ENOPROTOOPT on older kernels.
+ */
+int ph_refuse_descriptors(int fd);
+/* A close of this socket will not wait for its peer (SO_LINGER); nothing for other files. */
+void ph_do_not_linger(int fd);
+/* The peer sees the end of the connection, whoever else holds the socket. */
+void ph_shut_down(int fd);
+/*
+ * Raises the limit of open files to the hard one, or `most`, and keeps `reserve` of them for what
+ * ph_recvmsg brings. Returns how many are left for all else, or -errno.
+ */
+int ph_reserve_descriptors(unsigned int most, unsigned int reserve);
+/* The first number of the reserve; 0 if there is none. */
+int ph_ordinary_descriptors(void);
+/* A descriptor has this number: while all are far below the limit, ph_recvmsg needs no reserve. */
+void ph_saw_descriptor(int fd);
 int ph_set_nonblocking(int fd, int on);
 int ph_set_send_buffer(int fd, int bytes);
+/* Bytes that SO_SNDBUF lets wait in the socket, the kernel's own overhead included. */
+int ph_send_buffer(int fd);
+/* Bytes that the other side has not read, the kernel's own overhead included (SIOCOUTQ). */
+extern const uint64_t ph_REQUEST_SIOCOUTQ;
+int ph_unread(int fd);
+/* Whether O_NONBLOCK is set. */
+int ph_is_nonblocking(int fd);
+/* One sendfile(2) from `offset` of `file`; not tried again after a signal. */
+ssize_t ph_sendfile(int fd, int file, uint64_t offset, size_t count);
 /* pid, uid and gid of the peer (SO_PEERCRED, socket(7)). */
 int ph_peer_credentials(int fd, int32_t *pid, uint32_t *uid, uint32_t *gid);
 /* 1 for a connected or connectable socket of AF_UNIX, else 0; *type gets SOCK_*. */

@@ -3,6 +3,8 @@
 #define PH_SYNC_FILE_H
 #include <stdint.h>
 
+extern const uint64_t ph_REQUEST_SYNC_FILE_INFO, ph_REQUEST_SYNC_MERGE;
+
 /* 1 signalled, 0 active, below 0 the fence's error; -ENOTTY and others if it is no sync_file. */
 int ph_sync_file_status(int fd, int *status);
 /* SYNC_IOC_MERGE: a sync_file that signals after both; a descriptor, or -errno. */

@@ -6,6 +6,9 @@
 #define PH_SYNCOBJ_H
 #include <stdint.h>
 
+extern const uint64_t ph_REQUEST_SYNCOBJ_DESTROY, ph_REQUEST_SYNCOBJ_FD_TO_HANDLE;
+extern const uint64_t ph_REQUEST_SYNCOBJ_EVENTFD;
+
 /* 1 if it is a DRM device, 0 if not: nothing else is to be asked with these requests. */
 int ph_drm_is_node(int fd);
 /*

@@ -3,6 +3,10 @@
 #define PH_UDMABUF_H
 #include <stdint.h>
 
+extern const uint64_t ph_REQUEST_UDMABUF_CREATE_LIST;
+/* What Mesa asks for in its place. */
+extern const uint64_t ph_REQUEST_UDMABUF_CREATE;
+
 struct ph_udmabuf_item {
 	int32_t memfd;
 	uint32_t reserved;

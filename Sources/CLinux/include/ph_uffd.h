@@ -4,6 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Requests that are made once the process serves, for its filter of system calls. */
+extern const uint64_t ph_REQUEST_UFFDIO_REGISTER, ph_REQUEST_UFFDIO_UNREGISTER;
+extern const uint64_t ph_REQUEST_UFFDIO_CONTINUE, ph_REQUEST_UFFDIO_ZEROPAGE;
+extern const uint64_t ph_REQUEST_UFFDIO_COPY, ph_REQUEST_UFFDIO_WAKE;
+
 /* A userfaultfd for faults in user mode only: nonblocking, close-on-exec. */
 int ph_uffd_from_device(int device);
 int ph_uffd_from_syscall(void);

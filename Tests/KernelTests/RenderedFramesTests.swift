@@ -1,0 +1,102 @@
+import FakeGuest
+import Glibc
+import Linux
+import Pixels
+import RenderWire
+import Testing
+
+/// Whether `pinhole serve` finds a renderer here.
+private let canRender: Bool = {
+  guard let directory = try? TemporaryDirectory(),
+    let out = try? OwnedFD.open(directory.file("out"), O_WRONLY | O_CREAT),
+    let child = try? ChildProcess(
+      [FakeGuest.Puncher.defaultProgram, "serve", "--print-capabilities"], fds: [(out.raw, 1)]),
+    child.waitForEnd(milliseconds: 120_000) == 0,
+    let text = WholeFile.text(directory.file("out"))
+  else { return false }
+  return text.contains("\"virgl\"")
+}()
+
+/// What a renderer draws, as consumers read it.
+@Suite(.serialized, .enabled(if: canRender, "needs libvirglrenderer and Mesa"))
+struct RenderedFramesTests {
+  private static let size: (width: UInt32, height: UInt32) = (640, 480)
+  private static let whole = Rect(x: 0, y: 0, width: size.width, height: size.height)
+
+  /// A guest that fills the picture on screen with one colour after another.
+  private final class Painter {
+    let pinhole: PinholeProcess
+    private let driver: GPUDriver
+    private let target: VirglStream
+    private var step: UInt32 = 0
+
+    init(_ options: [String]) throws {
+      pinhole = try PinholeProcess(
+        // An emulated processor takes its time, to load Mesa and to read pictures.
+        [
+          "--3d", "--render-node", "none", "--render-deadline", "100000", "--hold-deadline",
+          "10000",
+        ]
+          + options)
+      var choice = GPUDriver.Options()
+      choice.features |= Feature.virgl
+      choice.patience = 120_000
+      let ram = try GuestRAM(size: 32 << 20)
+      driver = try GPUDriver(try VhostUserFrontEnd(path: pinhole.socket, ram: ram), choice)
+      try driver.perform(.createContext(1))
+      try driver.perform(
+        .create3D(
+          1, target: 2, format: 2, bind: 0x14_000a, width: size.width, height: size.height))
+      try driver.perform(.context(1, attach: true, resource: 1))
+      try driver.perform(.setScanout(0, resource: 1, whole))
+      var stream = VirglStream()
+      stream.target(surface: 1, resource: 1, format: 2)
+      target = stream
+      try driver.perform(.submit(1, target.bytes))
+    }
+
+    /// Draws and flushes, without waiting for anybody who looks.
+    func draw() throws {
+      step += 1
+      var stream = VirglStream()
+      stream.clear((Float(step % 7) / 7, Float(step % 11) / 11, Float(step % 13) / 13, 1))
+      try driver.perform(.submit(1, stream.bytes))
+      try driver.perform(.flush(1, whole))
+    }
+  }
+
+  /// What `frame-reader` says: frames, how many of them had two colours, how many were copies.
+  private func read(
+    _ way: String, frames: Int, milliseconds: Int, of painter: Painter
+  ) throws -> [Int] {
+    let directory = try TemporaryDirectory()
+    let folder = FakeGuest.Puncher.defaultProgram.split(separator: "/").dropLast().joined(
+      separator: "/")
+    let out = try OwnedFD.open(directory.file("out"), O_WRONLY | O_CREAT)
+    let reader = try ChildProcess(
+      [
+        "/\(folder)/frame-reader", painter.pinhole.framesSocket, way, "\(frames)",
+        "\(milliseconds)",
+      ], fds: [(out.raw, 1)])
+    while reader.status == nil { try painter.draw() }
+    let text = String(decoding: try WholeFile.read(directory.file("out")), as: UTF8.self)
+    return text.split { !$0.isNumber }.compactMap { Int($0) }
+  }
+
+  @Test func aFrameThatIsHeldIsNeverDrawnInto() throws {
+    let painter = try Painter([])
+    let held = try read("held", frames: 300, milliseconds: 12, of: painter)
+    #expect(held == [300, 0, hasUdmabuf ? 0 : 300])
+    // The same reader sees it where a frame is not held.
+    let early = try read("early", frames: 60, milliseconds: 40, of: painter)
+    #expect(early.count == 3 && early[1] > 0, "\(early)")
+    #expect(painter.pinhole.terminate() == 0, "\(painter.pinhole.log)")
+  }
+
+  @Test func copiesAreAsWhole() throws {
+    let painter = try Painter(["--scanout", "copy"])
+    let held = try read("held", frames: 60, milliseconds: 12, of: painter)
+    #expect(held == [60, 0, 60])
+    #expect(painter.pinhole.terminate() == 0, "\(painter.pinhole.log)")
+  }
+}
