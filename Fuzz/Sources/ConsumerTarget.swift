@@ -1,4 +1,4 @@
-import FrameWire
+import FrameProtocol
 import Linux
 import PinholeFrames
 import PinholeProtocol

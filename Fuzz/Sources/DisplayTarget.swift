@@ -1,8 +1,9 @@
 import Buffers
-import Display
 import Glibc
 import Linux
-import VirtioGPU
+import Pixels
+import QEMUDisplay
+import Scene
 
 /// QEMU's display socket: any replies to the display, which has pictures to show all the time.
 enum DisplayTarget {
@@ -66,8 +67,9 @@ enum DisplayTarget {
 }
 
 /// A display, QEMU's end of its socket, and the pictures it shows.
-final class DisplayBench: DisplaySource {
+final class DisplayBench {
   let loop: EventLoop
+  let scene = Scene()
   let display: QEMUDisplay
   private(set) var peer: Peer?
   private let smallSocket: Bool
@@ -86,8 +88,9 @@ final class DisplayBench: DisplaySource {
   init(smallSocket: Bool) throws {
     loop = try EventLoop()
     self.smallSocket = smallSocket
-    display = QEMUDisplay(on: loop, log: Stock.log)
-    display.source = self
+    display = QEMUDisplay(scene, on: loop, log: Stock.log)
+    scene.add(display)
+    loop.everyTurn { [unowned scene] in scene.finishTurn() }
     try attach()
   }
 
@@ -109,23 +112,26 @@ final class DisplayBench: DisplaySource {
     sizes[output].map { Rect(x: 0, y: 0, width: $0.width, height: $0.height) }
   }
 
-  private func frame(_ output: Int, _ damage: Rect? = nil) -> Frame? {
+  private func frame(_ output: Int, _ damage: Rect? = nil) -> Commit? {
     guard let crop = crop(output), let base = Stock.memory.baseAddress else { return nil }
     let spans = (0..<4).map { HostSpan(base: base + $0 * 16384, count: 16384) }
     guard let pixels = PixelSource(layout: Self.layout, spans: spans) else { return nil }
     let inside = damage.flatMap { $0.intersection(crop) } ?? crop
-    return Frame(output: output, crop: crop, damage: inside, pixels: pixels, buffer: nil, hold: nil)
+    return Commit(
+      output: output, crop: crop, damage: inside, pixels: pixels, buffer: nil, lock: nil)
   }
 
   func present(_ output: Int, _ damage: Rect) {
     guard let frame = frame(output, damage) else { return }
-    display.present(frame)
+    scene.commit(frame)
+    scene.publish()
   }
 
   func resize(_ output: Int, _ byte: UInt8) {
     let size = (width: UInt32(byte & 15) * 8, height: UInt32(byte >> 4) * 8)
     sizes[output] = size.width > 0 && size.height > 0 ? size : nil
-    display.output(output, resized: sizes[output])
+    scene.resize(output, to: sizes[output])
+    scene.publish()
   }
 
   func moveCursor(_ input: inout Input) {
@@ -145,15 +151,8 @@ final class DisplayBench: DisplaySource {
       state.image = nil
     }
     cursors[output] = state
-    display.cursor(state, imageChanged: side & 1 == 0)
-  }
-
-  func replay(to sink: any DisplaySink) {
-    for output in sizes.keys.sorted() {
-      sink.output(output, resized: sizes[output])
-      if let frame = frame(output) { sink.present(frame) }
-    }
-    for cursor in cursors.values { sink.cursor(cursor, imageChanged: true) }
+    scene.set(state)
+    scene.publish()
   }
 
   // MARK: Questions

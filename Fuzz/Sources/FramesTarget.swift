@@ -1,11 +1,12 @@
 import Buffers
-import Display
 import Fences
-import FrameWire
+import FrameProtocol
+import FrameServer
 import Glibc
 import Linux
 import PinholeProtocol
-import VirtioGPU
+import Pixels
+import Scene
 
 /// Consumers that say anything to the frame server, which has frames for them all the time.
 enum FramesTarget {
@@ -24,7 +25,7 @@ enum FramesTarget {
     case turn
     case output
     case present
-    case withdraw
+    case revoke
     case cursor
     case leave
   }
@@ -62,7 +63,7 @@ enum FramesTarget {
     case .turn: for _ in 0...(input.u8() & 7) { try bench.loop.turn(timeout: 0) }
     case .output: bench.output(Int(input.u8()) % 17, input.u8())
     case .present: try bench.present(&input)
-    case .withdraw: bench.withdraw(input.u8(), input.u8())
+    case .revoke: bench.revoke(input.u8(), input.u8())
     case .cursor: bench.cursor(&input)
     case .leave, nil: bench.leave(input.u8())
     }
@@ -174,15 +175,16 @@ final class FuzzedConsumer {
 }
 
 /// The server, its consumers, and a device with a few buffers.
-final class FramesBench: DisplaySource {
+final class FramesBench {
   let loop: EventLoop
+  private let scene = Scene()
   private let server: FrameServer
   private var consumers: [FuzzedConsumer] = []
   private var sizes: [Int: (width: UInt32, height: UInt32)] = [:]
   private var buffers: [OfferedBuffer] = []
   private var retired: [OfferedBuffer] = []
   private var nextID: UInt32 = 1
-  private var withdrawn = 0
+  private var revoked = 0
   private var released = 0
   private var holds = 0
   private var answers = 0
@@ -196,9 +198,10 @@ final class FramesBench: DisplaySource {
     options.holdDeadline = 3_600_000_000_000
     options.closeDeadline = 3_600_000_000_000
     options.maxConsumers = 3
-    server = try FrameServer(loop: loop, options: options, log: Stock.log)
+    server = FrameServer(scene, loop: loop, options: options, log: Stock.log)
     file = SharedFD(try MemFD.create("fuzz-buffer", size: 1 << 16))
-    server.source = self
+    scene.add(server)
+    loop.everyTurn { [unowned scene] in scene.finishTurn() }
     for _ in 0..<3 { buffers.append(newBuffer()) }
   }
 
@@ -232,17 +235,21 @@ final class FramesBench: DisplaySource {
   func output(_ index: Int, _ byte: UInt8) {
     let size = (width: UInt32(byte & 7) * 8, height: UInt32(byte >> 3 & 7) * 8)
     sizes[index] = size.width > 0 && size.height > 0 ? size : nil
-    server.output(index, resized: sizes[index])
+    scene.resize(index, to: sizes[index])
+    scene.publish()
   }
 
-  private func frame(_ output: Int, _ buffer: OfferedBuffer, damage: Rect?, hold: Hold?) -> Frame? {
-    guard let size = sizes[output], let base = Stock.memory.baseAddress else { return nil }
+  private func frame(_ output: Int, _ buffer: OfferedBuffer, damage: Rect?, hold: Hold?) -> Commit?
+  {
+    guard let size = sizes[output], let base = Stock.memory.baseAddress,
+      let layout = buffer.layout.packed
+    else { return nil }
     let crop = Rect(x: 0, y: 0, width: size.width, height: size.height)
-    let pixels = PixelSource(layout: buffer.layout, spans: [HostSpan(base: base, count: 1 << 16)])
+    let pixels = PixelSource(layout: layout, spans: [HostSpan(base: base, count: 1 << 16)])
     guard let pixels else { return nil }
-    return Frame(
+    return Commit(
       output: output, crop: crop, damage: damage.flatMap { $0.intersection(crop) } ?? crop,
-      pixels: pixels, buffer: buffer, hold: hold)
+      pixels: pixels, buffer: buffer, lock: hold)
   }
 
   func present(_ input: inout Input) throws {
@@ -254,22 +261,22 @@ final class FramesBench: DisplaySource {
     let hold = Hold { [self] in answers += 1 }
     guard let frame = frame(output, buffer, damage: damage, hold: hold) else { return }
     holds += 1
-    server.present(frame)
+    scene.commit(frame)
+    scene.publish()
     hold.release()
   }
 
-  func withdraw(_ which: UInt8, _ reason: UInt8) {
+  func revoke(_ which: UInt8, _ reason: UInt8) {
     let index = Int(which) % buffers.count
     let old = buffers[index]
     retired.append(old)
     buffers[index] =
       which & 0x80 == 0
       ? newBuffer() : newBuffer(old.id, generation: old.generation + 1)
-    withdrawn += 1
+    revoked += 1
     var isReleased = false
-    server.withdraw(old, reason: WithdrawReason(rawValue: UInt32(reason) % 8) ?? .unused) {
-      [self] in
-      claim(!isReleased, "a withdrawal was answered twice")
+    scene.revoke(old, RevocationReason(rawValue: UInt32(reason) % 8) ?? .unused) { [self] in
+      claim(!isReleased, "a revocation was answered twice")
       isReleased = true
       released += 1
     }
@@ -283,29 +290,21 @@ final class FramesBench: DisplaySource {
     var state = CursorState(hiddenOn: Int(input.u8()) % 17)
     state.x = Int32(bitPattern: input.number())
     state.image = input.flag() ? image : nil
-    server.cursor(state, imageChanged: true)
-  }
-
-  func replay(to sink: any DisplaySink) {
-    for output in sizes.keys.sorted() {
-      sink.output(output, resized: sizes[output])
-      if let frame = frame(output, buffers[output % buffers.count], damage: nil, hold: nil) {
-        sink.present(frame)
-      }
-    }
+    scene.set(state)
+    scene.publish()
   }
 
   func finish() throws {
     for _ in 0..<4 { try loop.turn(timeout: 0) }
     for consumer in consumers { consumer.read(256) }
-    claim(released <= withdrawn && answers <= holds, "more was given back than was lent")
+    claim(released <= revoked && answers <= holds, "more was given back than was lent")
     for consumer in consumers { consumer.peer.close() }
     for _ in 0..<64 where server.consumers > 0 { try loop.turn(timeout: 0) }
     server.close()
-    claim(released == withdrawn, "\(released) of \(withdrawn) withdrawals were answered")
+    claim(released == revoked, "\(released) of \(revoked) revocations were answered")
     claim(answers == holds, "\(answers) of \(holds) fences were answered")
     for buffer in buffers + retired {
-      claim(buffer.uses == 0, "buffer \(buffer.id) is in use by nobody")
+      claim(buffer.lock.readers == 0, "buffer \(buffer.id) is in use by nobody")
     }
   }
 }

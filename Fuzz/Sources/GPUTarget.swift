@@ -3,6 +3,7 @@ import CLinux
 import Fences
 import GuestMemory
 import Linux
+import Scene
 import VhostUser
 import VirtioGPU
 import Virtqueue
@@ -58,7 +59,7 @@ enum GPUTarget {
     case .release: bench.sink.release(Int(input.u8()))
     case .expire: bench.holds.expireAll()
     case .demand: bench.setDemand(input.flag())
-    case .replay: bench.device.replay(to: bench.sink)
+    case .replay: bench.sink.lookAgain()
     case .fill:
       let place = GPUBench.Place.pages + Int(input.u16()) * 14
       Stock.write(input.take(Int(input.u8())), at: place)
@@ -97,7 +98,7 @@ final class GPUBench {
   let loop: EventLoop
   let device: GPUDevice
   let holds: HoldQueue
-  let sink = HoldingSink()
+  let sink: HoldingSink
   private let memory = GuestMemory()
   private let store: BufferStore
   private var session: VhostUserSession?
@@ -105,7 +106,7 @@ final class GPUBench {
   private var offered: [UInt16] = [0, 0]
   private var ended = false
 
-  init(mode: UInt8) throws {
+  init(mode: UInt8, renderer: (any Renderer)? = nil) throws {
     loop = try EventLoop()
     let log = Stock.log
     store = BufferStore(
@@ -119,14 +120,19 @@ final class GPUBench {
     configuration.maxResources = 16
     configuration.maxEntries = 64
     configuration.maxDimension = 512
+    configuration.maxContexts = 8
+    configuration.maxSubmit = 4096
+    configuration.renderMemory = 64 << 20
     // While pages are exported every turn of the loop looks at them.
     configuration.scanInterval = 1
-    holds = try HoldQueue(on: loop, deadline: 3_600_000_000_000)
-    device = try GPUDevice(
+    holds = HoldQueue(on: loop, deadline: 3_600_000_000_000)
+    device = GPUDevice(
       configuration, memory: memory, store: store, holds: holds, on: loop, log: log)
+    device.renderer = renderer
+    sink = HoldingSink(device.scene)
     sink.wantsBuffers = mode & 0x80 == 0
     sink.holds = mode & 0x40 == 0
-    device.add(sink)
+    device.scene.add(sink)
     let (near, far) = try sockets(.stream)
     peer = near
     session = try VhostUserSession(
@@ -214,7 +220,6 @@ final class GPUBench {
 
   func setDemand(_ on: Bool) {
     sink.wantsBuffers = on
-    device.demandChanged()
   }
 
   private func used(_ queue: Int) -> UInt16 {
@@ -290,6 +295,8 @@ final class GPUBench {
     claim(holds.pending == 0, "a fence waits after the guest is gone")
     sink.release(.max)
     claim(store.pinnedBytes == 0, "pages stay pinned after the guest is gone")
-    claim(sink.outputsOn.isEmpty, "outputs stay on after the guest is gone")
+    claim(
+      (0..<Scene.outputCount).allSatisfy { device.scene.size($0) == nil },
+      "outputs stay on after the guest is gone")
   }
 }

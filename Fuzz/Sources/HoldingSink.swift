@@ -1,82 +1,96 @@
 import Buffers
 import Fences
-import VirtioGPU
+import Pixels
+import Scene
 
 /// A display that looks at everything, keeps frames, and checks what it is told.
-final class HoldingSink: DisplaySink {
+final class HoldingSink: Sink {
   var wantsBuffers = true
   var holds = true
-  private(set) var outputsOn: [Int: (width: UInt32, height: UInt32)] = [:]
-  private var kept: [(Hold?, OfferedBuffer)] = []
-  private var withdrawals: [() -> Void] = []
-  private var withdrawn: Set<UInt64> = []
+  private unowned let scene: Scene
+  private var kept: [Frame] = []
+  private var revocations: [Hold] = []
+  private var revoked: Set<UInt64> = []
+  private var missed: OutputSet = []
 
-  func output(_ index: Int, resized size: (width: UInt32, height: UInt32)?) {
-    claim((0..<16).contains(index), "there is no output \(index)")
-    outputsOn[index] = size
+  init(_ scene: Scene) { self.scene = scene }
+
+  var lateOutputs: OutputSet { kept.count < 8 ? missed : [] }
+
+  func pull(_ changed: OutputSet) {
+    for output in 0..<Scene.outputCount where changed.contains(OutputSet(output)) {
+      let news = scene.news(of: output)
+      if news.hasPicture {
+        missed.insert(OutputSet(output))
+        look(at: output, news.damage)
+      }
+      if news.hasCursor { look(at: scene.cursor(output)) }
+    }
   }
 
-  func present(_ frame: Frame) {
-    let crop = frame.crop
-    guard let size = outputsOn[frame.output] else {
-      return claim(false, "a frame of output \(frame.output), which is off")
+  func pullLate() { lookAgain() }
+
+  /// Looks at what was missed.
+  func lookAgain() {
+    for output in 0..<Scene.outputCount where missed.contains(OutputSet(output)) {
+      guard let size = scene.size(output) else { continue }
+      look(at: output, Rect(x: 0, y: 0, width: size.width, height: size.height))
+    }
+  }
+
+  private func look(at output: Int, _ damage: Rect) {
+    guard let (pixels, crop) = scene.pixels(output) else { return }
+    guard let size = scene.size(output) else {
+      return claim(false, "a frame of output \(output), which is off")
     }
     claim(size == (crop.width, crop.height), "a frame of another size than its output's")
-    claim(frame.damage.fits(width: crop.width, height: crop.height), "damage outside the output")
+    claim(damage.fits(width: crop.width, height: crop.height), "damage outside the output")
     claim(
-      crop.fits(width: frame.pixels.layout.width, height: frame.pixels.layout.height),
+      crop.fits(width: pixels.layout.width, height: pixels.layout.height),
       "the crop is outside the picture")
-    look(at: frame)
-    guard let buffer = frame.buffer else { return }
-    let shown = frame.bufferCrop
+    read(pixels, crop, damage)
+    guard wantsBuffers, kept.count < 8, let frame = scene.frame(output, Wishes()) else { return }
+    missed.remove(OutputSet(output))
+    let (buffer, shown) = (frame.buffer, frame.crop)
     claim(shown.width == crop.width && shown.height == crop.height, "the buffer's crop is another")
     claim(
       shown.fits(width: buffer.layout.width, height: buffer.layout.height)
-        && buffer.layout.size <= buffer.size, "the picture is outside the buffer")
-    claim(!withdrawn.contains(Self.key(buffer)), "a withdrawn buffer is shown")
-    guard holds else { return }
-    buffer.beginUse()
-    frame.hold?.retain()
-    kept.append((frame.hold, buffer))
+        && (buffer.layout.packed?.size ?? .max) <= buffer.size, "the picture is outside the buffer")
+    claim(!revoked.contains(Self.key(buffer)), "a revoked buffer is shown")
+    if holds { kept.append(frame) } else { frame.lock?.release() }
   }
 
-  private func look(at frame: Frame) {
-    let row = Int(frame.damage.width) * 4
+  private func read(_ source: PixelSource, _ crop: Rect, _ damage: Rect) {
+    let row = Int(damage.width) * 4
     let part = Rect(
-      x: frame.crop.x + frame.damage.x, y: frame.crop.y + frame.damage.y,
-      width: frame.damage.width, height: frame.damage.height)
+      x: crop.x + damage.x, y: crop.y + damage.y, width: damage.width, height: damage.height)
     guard !part.isEmpty else { return }
     var pixels = [UInt8](repeating: 0, count: row * Int(part.height))
     pixels.withUnsafeMutableBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      claim(frame.pixels.copy(part, to: base, stride: row), "the pixels cannot be read")
+      claim(source.copy(part, to: base, stride: row), "the pixels cannot be read")
     }
   }
 
-  /// Gives the oldest frames and withdrawals back.
+  /// Gives the oldest frames and revocations back.
   func release(_ count: Int) {
-    for _ in 0..<min(count, kept.count) {
-      let (hold, buffer) = kept.removeFirst()
-      buffer.endUse()
-      hold?.release()
-    }
-    for _ in 0..<min(count, withdrawals.count) { withdrawals.removeFirst()() }
+    for _ in 0..<min(count, kept.count) { kept.removeFirst().lock?.release() }
+    for _ in 0..<min(count, revocations.count) { revocations.removeFirst().release() }
   }
 
-  func withdraw(
-    _ buffer: OfferedBuffer, reason: WithdrawReason, released: @escaping () -> Void
-  ) {
-    claim(withdrawn.insert(Self.key(buffer)).inserted, "a buffer is withdrawn twice")
-    if holds { withdrawals.append(released) } else { released() }
+  func revoke(_ buffer: OfferedBuffer, _ reason: RevocationReason, _ lock: Hold) {
+    claim(revoked.insert(Self.key(buffer)).inserted, "a buffer is revoked twice")
+    guard holds else { return }
+    lock.retain()
+    revocations.append(lock)
   }
 
   private static func key(_ buffer: OfferedBuffer) -> UInt64 {
     UInt64(buffer.id) << 32 | UInt64(buffer.generation)
   }
 
-  func cursor(_ state: CursorState, imageChanged: Bool) {
-    claim((0..<16).contains(state.output), "there is no output \(state.output)")
-    guard let image = state.image else { return }
+  private func look(at cursor: CursorState?) {
+    guard let image = cursor?.image else { return }
     claim(
       image.pixels.count == Int(image.width) * Int(image.height) * 4, "a cursor of another size")
   }

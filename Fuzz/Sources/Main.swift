@@ -6,7 +6,10 @@ import Linux
 @main struct Fuzz {
   private static let targets: [String: @Sendable (consuming Input) throws -> Void] = [
     "vhost-user": VhostUserTarget.run, "rings": RingTarget.run, "gpu": GPUTarget.run,
+    "gpu-3d": GPU3DTarget.run,
     "display": DisplayTarget.run, "frames": FramesTarget.run, "consumer": ConsumerTarget.run,
+    "renderer": RendererTarget.run,
+    "rfb": RFBTarget.run, "input": ControlTarget.run,
   ]
   /// Chosen once, before the first input.
   nonisolated(unsafe) private static var target: Target = { _ in }
@@ -15,6 +18,8 @@ import Linux
 
   static func main() {
     Signals.ignoreSIGPIPE()
+    try? MemoryGuard.prepare()
+    Foreign.prepare()
     var arguments = CommandLine.arguments
     if arguments.count == 3, arguments[1] == "seeds" { return Seeds.write(to: arguments[2]) }
     // The processes that libFuzzer starts for itself know the target from the environment.
@@ -37,6 +42,8 @@ import Linux
 
   /// Runs one input and sees to it that nothing of it is left.
   private static func one(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
+    // What the process opens once, such as the zeros for lost memory, is open after the first.
+    if count == 0 { try? target(Input(UnsafeRawBufferPointer(start: data, count: size))) }
     let open = OpenFiles.count()
     do {
       try target(Input(UnsafeRawBufferPointer(start: data, count: size)))

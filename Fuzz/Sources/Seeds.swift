@@ -6,7 +6,10 @@ enum Seeds {
   static func write(to folder: String) {
     let all: [String: [String: [UInt8]]] = [
       "vhost-user": VhostUserSeeds.all, "rings": RingSeeds.all, "gpu": GPUSeeds.all,
+      "gpu-3d": GPU3DSeeds.all,
       "display": DisplaySeeds.all, "frames": FramesSeeds.all, "consumer": ConsumerSeeds.all,
+      "renderer": RendererSeeds.all,
+      "rfb": RFBSeeds.all, "input": ControlSeeds.all,
     ]
     mkdir(folder, 0o755)
     for (target, seeds) in all {

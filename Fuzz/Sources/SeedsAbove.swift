@@ -1,5 +1,7 @@
 import Buffers
-import Display
+import Pixels
+import QEMUDisplay
+import Scene
 import VirtioGPU
 
 /// QEMU's answers.
@@ -58,8 +60,8 @@ enum FramesSeeds {
     [
       "look": size + hello + present + read + done + present + read + done + [Step.leave.rawValue],
       "slow": size + hello + present + present + present + present + read + done + done + read,
-      "withdraw": size + hello + present + read + withdraw + read + closed + present + read + done,
-      "next": size + hello + present + read + [Step.withdraw.rawValue, 0x81, 2] + present + read,
+      "revoke": size + hello + present + read + revoke + read + closed + present + read + done,
+      "next": size + hello + present + read + [Step.revoke.rawValue, 0x81, 2] + present + read,
       "two": size + hello + [Step.connect.rawValue] + say(1) + present + read + read1 + done,
       "cursor": size + hello + [Step.cursor.rawValue, 15, 0, 4, 1] + read,
       "copies": size + [Step.connect.rawValue, Step.hello.rawValue, 0, 1, 0x11, 8, 0, 1, 65]
@@ -92,7 +94,7 @@ enum FramesSeeds {
   private static let read1 = [Step.read.rawValue, 1, 16]
   private static let done = [Step.done.rawValue, 0, 0] + turn
   private static let closed = [Step.closed.rawValue, 0, 0] + turn
-  private static let withdraw: [UInt8] = [Step.withdraw.rawValue, 1, 1]
+  private static let revoke: [UInt8] = [Step.revoke.rawValue, 1, 1]
 }
 
 /// Producers that behave.

@@ -32,6 +32,7 @@ enum VhostUserTarget {
     let session = try VhostUserSession(
       OwnedFD(adopting: far), device: device, memory: memory, loop: loop, logger: Stock.log
     ) { _ in ends += 1 }
+    session.displaySocketArrived = { fd in _ = consume fd }
     for _ in 0..<128 where !input.isEmpty {
       try step(&input, peer, loop, device)
       claim(session.isOpen == (ends == 0), "the session's end was told \(ends) times")
@@ -90,12 +91,12 @@ func sockets(_ kind: UnixSocket.Kind) throws(Errno) -> (Peer, CInt) {
 }
 
 /// A device that answers some requests at once, keeps others, and watches its own life.
-final class KeepingDevice: VhostUserDevice {
+final class KeepingDevice: VirtioDevice {
   let deviceFeatures: UInt64 = 1 << 1
   let queueCount = 2
   let maxQueueSize: UInt16 = 1024
-  private var queues: [VhostUserQueue?] = [nil, nil]
-  private var kept: [(VhostUserQueue, DescriptorChain)] = []
+  private var queues: [VirtioQueue?] = [nil, nil]
+  private var kept: [(VirtioQueue, DescriptorChain)] = []
   private var keeps = false
   private var isConnected = true
   private var config = [UInt8](repeating: 7, count: 64)
@@ -136,7 +137,7 @@ final class KeepingDevice: VhostUserDevice {
       config[Int(offset) + index] = byte
     }
   }
-  func queueStarted(_ index: Int, _ queue: VhostUserQueue) {
+  func queueStarted(_ index: Int, _ queue: VirtioQueue) {
     claim(queues[index] == nil && isConnected, "queue \(index) is started while it runs")
     queues[index] = queue
   }
@@ -161,7 +162,7 @@ final class KeepingDevice: VhostUserDevice {
     } while left > 0 && queue.ring.enableNotifications()
     queue.notifyIfWanted()
   }
-  private func answer(_ chain: DescriptorChain, _ queue: VhostUserQueue) {
+  private func answer(_ chain: DescriptorChain, _ queue: VirtioQueue) {
     var bytes = [UInt8](repeating: 0, count: min(chain.readableCount, 256))
     let got = bytes.withUnsafeMutableBytes { chain.read(into: $0) }
     claim(got == bytes.count, "\(got) of \(bytes.count) bytes could be read")
