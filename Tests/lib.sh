@@ -10,7 +10,7 @@ processes=()
 server='' guest='' viewer=''
 
 finish() {
-  local status=$? process
+  local status=${1:-$?} process
   { # where the shell tells of each process that was killed
     for process in "${processes[@]}"; do kill -KILL "$process" || true; done
     wait || true
@@ -27,6 +27,12 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
+# documented WORDS: the command line of docs/watch.md's table that begins with them.
+documented() {
+  sed -nE 's/^\|.*\| `([^`]+)` \|$/\1/p' "$root/docs/watch.md" | grep -m 1 -e "^$1" ||
+    { echo "docs/watch.md has no command line '$1'" >&2; return 1; }
+}
+
 ok() { echo "ok: $*"; }
 fail() { echo "WRONG: $*"; exit 1; }
 
@@ -41,18 +47,23 @@ holds() {
   ok "$what"
 }
 
-# wait_for SECONDS WHAT COMMAND…: until it succeeds.
+# wait_for SECONDS WHAT COMMAND…: until it succeeds; a slow command has twenty tries at least, and a
+# slow machine four times as long.
 wait_for() {
-  local tries=$(($1 * 20)) what=$2
+  local tries=20 end=$((SECONDS + 4 * $1)) what=$2
   shift 2
   until "$@"; do
     tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || fail "waited in vain for $what"
+    [ "$tries" -gt 0 ] || [ "$SECONDS" -lt "$end" ] || fail "waited in vain for $what"
     sleep 0.05
   done
 }
 has() { grep -qs -e "$1" "$2"; }
-counted() { [ "$(grep -cs -e "$2" "$3")" -ge "$1" ]; } # NUMBER PATTERN FILE
+counted() { # NUMBER PATTERN FILE
+  local lines
+  lines=$(grep -cs -e "$2" "$3") || true
+  [ "${lines:-0}" -ge "$1" ]
+}
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # equal A.png B.png
@@ -130,13 +141,15 @@ drawn() {
   "$root/scripts/pixels" "${size:-640x480}" "$file" "$@"
 }
 
-descriptors() { find "/proc/$server/fd" -mindepth 1 | wc -l; }
-# Without the copies of the picture on screen, of which there are one to three.
-lasting() { find "/proc/$server/fd" -mindepth 1 -printf '%l\n' | grep -vc '^/memfd:pinhole-copy'; }
+# Without memory of copies and of cursors' images, which is kept for the next picture.
+descriptors() {
+  find "/proc/$server/fd" -mindepth 1 -printf '%l\n' |
+    grep -vcE '^/memfd:pinhole-(copy|cursor)'
+}
 
-# leaves_none WHAT NUMBER [lasting]: pinhole has as many descriptors as before.
-as_few() { [ "$("$1")" -le "$2" ]; }
+# leaves_none WHAT NUMBER: pinhole has as many descriptors as before.
+as_few() { [ "$(descriptors)" -le "$1" ]; }
 leaves_none() {
-  wait_for 5 "$1: no more than $2 descriptors" as_few "${3:-descriptors}" "$2"
+  wait_for 5 "$1: no more than $2 descriptors" as_few "$2"
   ok "$1: no descriptor left over"
 }

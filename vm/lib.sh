@@ -38,6 +38,21 @@ pack_initramfs() {
     | cpio --quiet --null -o -H newc -R 0:0) >"$2.tmp" && mv "$2.tmp" "$2"
 }
 
+# progress WHAT FOLDER COMMAND…: on a terminal, how much is in the folder while the command runs.
+progress() {
+  local what=$1 folder=$2 running
+  shift 2
+  [ -t 2 ] || { "$@"; return; }
+  "$@" &
+  running=$!
+  while kill -0 "$running" 2>/dev/null; do
+    printf '\r%s: %s: %s MB\033[K' "$vm_name" "$what" "$(du -sm "$folder" 2>/dev/null | cut -f1)" >&2
+    sleep 0.3
+  done
+  printf '\r\033[K' >&2
+  wait "$running"
+}
+
 # A single-quoted word for a POSIX shell.
 quote() {
   printf "'%s'" "${1//\'/\'\\\'\'}"
