@@ -123,9 +123,19 @@ int ph_unix_connect(const char *path, int type, unsigned int milliseconds)
 		return -errno;
 	if (milliseconds && set_patience(fd, milliseconds) < 0)
 		return close_with(fd, errno);
-	do
+	/*
+	 * A path is there from bind(2) on and refuses until listen(2): whoever waits for the path with
+	 * `test -S` comes in between, so that the refusal of an abandoned one is told a little later.
+	 */
+	unsigned int refusals = milliseconds ? 50 : 0;
+	do {
 		r = connect(fd, (struct sockaddr *)&sa, sizeof sa);
-	while (r < 0 && errno == EINTR);
+		if (r < 0 && errno == ECONNREFUSED && refusals > 0) {
+			refusals--;
+			usleep(2000);
+			errno = EINTR;
+		}
+	} while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return close_with(fd, milliseconds && errno == EAGAIN ? ETIMEDOUT : errno);
 	if (milliseconds && set_patience(fd, 0) < 0)

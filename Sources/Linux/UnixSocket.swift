@@ -97,7 +97,9 @@ public enum UnixSocket {
   ///
   /// - Parameter patience: milliseconds to wait while more wait already than the listener has room
   ///   for, as when it is stopped; 0 to wait for nobody.
-  /// - Throws: `ETIMEDOUT` after that, `EAGAIN` at once where it is 0.
+  /// - Throws: `ETIMEDOUT` after that, `EAGAIN` at once where it is 0; `ECONNREFUSED` where nobody
+  ///   listens, where there is patience after a tenth of a second: a path is there before its socket
+  ///   listens.
   public static func connect(
     _ path: String, kind: Kind, patience: UInt32 = patience
   ) throws(Errno) -> OwnedFD {

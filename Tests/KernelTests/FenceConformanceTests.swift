@@ -72,7 +72,7 @@ import Testing
     let socket = folder.file("frames")
     let checks = try ChildProcess(
       [program, "conformance", "--listen", socket], fds: [(out.raw, 1), (out.raw, 2)])
-    while access(socket, F_OK) != 0, checks.status == nil { usleep(1000) }
+    while !PinholeProcess.isListening(on: [socket]), checks.status == nil { usleep(1000) }
     let consumer = try FrameConsumer(path: socket, options: .init(takesTimelines: true))
     let timeline = try FakeTimeline()
     var point: UInt64 = 0

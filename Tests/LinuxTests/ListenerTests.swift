@@ -158,4 +158,38 @@ struct ListenerTests {
       try error(.path(rig.path, .seqpacket, access: .anyone)) == Errno(ENOTSOCK, "bind"))
     #expect(stat(file, &facts) == 0 && facts.st_mode & 0o777 == 0o600)
   }
+
+  /// `until [ -S path ]` ends when the path is bound, which is before it listens.
+  @Test func aPathThatListensAMomentLaterIsReached() throws {
+    var reached = false
+    // A starved machine may take longer than anybody waits, once or twice.
+    for _ in 0..<10 where !reached {
+      let path = try Rig().path
+      defer { unlink(path) }
+      let socket = OwnedFD(adopting: Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0))
+      var address = sockaddr_un()
+      address.sun_family = sa_family_t(AF_UNIX)
+      withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+      let bound = withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          bind(socket.raw, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
+      }
+      try #require(bound == 0)
+      #expect(throws: Errno(ECONNREFUSED, "connect")) {
+        _ = try UnixSocket.connect(path, kind: .stream, patience: 0)
+      }
+      let raw = socket.raw
+      let listener = try Linux.Thread("listens") {
+        usleep(10_000)
+        listen(raw, 1)
+      }
+      do throws(Errno) {
+        _ = try UnixSocket.connect(path, kind: .stream)
+        reached = true
+      } catch { #expect(error.code == ECONNREFUSED) }
+      _ = consume listener
+    }
+    #expect(reached)
+  }
 }

@@ -15,7 +15,8 @@ int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned
 int ph_unix_is_served(const char *path, int type);
 /*
  * Waits so long for room in the listener's backlog, then -ETIMEDOUT; with 0 it does not wait, which
- * is -EAGAIN where it would have to, and the socket does not block.
+ * is -EAGAIN where it would have to, and the socket does not block. A path that is bound and does
+ * not listen yet is waited for too, a tenth of a second.
  */
 int ph_unix_connect(const char *path, int type, unsigned int milliseconds);
 int ph_unix_accept(int fd);
