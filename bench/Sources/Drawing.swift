@@ -18,10 +18,7 @@ struct Drawing {
       columns: ["what", "Pinhole", "beside it", "ms"] + (givesRatios ? ["ratio"] : []))
     for draws in [1, 8, 30] { try addFrames(draws, to: &table) }
     try addReadBack(to: &table)
-    let trip = try CommandTrip(renderer: beside("pinhole-renderer")).median(of: rounds * 1000)
-    table.rows.append(
-      ["a command to the renderer and its answer", decimal(trip / 1_000_000, 4), "-", "-"]
-        + (givesRatios ? ["-"] : []))
+    try addTrips(to: &table)
     let text = table.markdown(
       Machine.header + [
         "\(rounds) turns each, interleaved; medians; llvmpipe with one thread on either side"
@@ -55,9 +52,20 @@ struct Drawing {
     }
   }
 
+  private func addTrips(to table: inout Table) throws(GuestError) {
+    let ours = try CommandTrip(renderer: beside("pinhole-renderer"))
+    let bare = try BareTrip()
+    try add(
+      "a command to the renderer and its answer", "a bare message and its answer", places: 4,
+      to: &table
+    ) { (index) throws(GuestError) in
+      index == 0 ? try ours.median(of: 1000) : try bare.median(of: 1000)
+    }
+  }
+
   /// - Parameter turn: nanoseconds a frame of Pinhole (0) and of the other (1).
   private func add(
-    _ name: String, _ other: String, to table: inout Table,
+    _ name: String, _ other: String, places: Int = 2, to table: inout Table,
     _ turn: (Int) throws(GuestError) -> Double
   ) throws(GuestError) {
     var samples: [[Double]] = [[], []]
@@ -68,7 +76,7 @@ struct Drawing {
     }
     let (own, others) = (median(samples[0]) ?? 0, median(samples[1]) ?? 0)
     table.rows.append(
-      [name, decimal(own / 1_000_000, 2), other, decimal(others / 1_000_000, 2)]
+      [name, decimal(own / 1_000_000, places), other, decimal(others / 1_000_000, places)]
         + (givesRatios ? [decimal(own / max(others, 1), 2) + "x"] : []))
   }
 
@@ -126,6 +134,43 @@ private final class CommandTrip {
       let began = Clock.now
       try ask(
         step % 2 == 0 ? .attach(context: 1, resource: 1) : .detach(context: 1, resource: 1))
+      times.append(Double(Clock.now - began))
+    }
+    return pinhole_bench.median(times) ?? 0
+  }
+}
+
+/// The least that a command's way can cost: a message to another process and one back.
+private final class BareTrip {
+  private let child: ChildProcess
+  private let socket: SharedFD
+
+  init() throws(GuestError) {
+    let pair: UnixSocket.Pair
+    do throws(Errno) { pair = try UnixSocket.Pair(.seqpacket) } catch {
+      throw .system("a bare trip", error)
+    }
+    var ends: (SharedFD?, SharedFD?) = (nil, nil)
+    pair.split { ends = (SharedFD($0), SharedFD($1)) }
+    guard let ours = ends.0, let theirs = ends.1 else { throw .closed("a bare trip") }
+    socket = ours
+    child = try ChildProcess.start(
+      [ChildProcess.selfPath, "--relay"], fds: [(theirs.raw, Relay.socket)])
+  }
+
+  deinit { UnixSocket.shutDown(socket.raw) }
+
+  /// Nanoseconds.
+  func median(of count: Int) throws(GuestError) -> Double {
+    var times: [Double] = []
+    var message = [UInt8](repeating: 0, count: 64)
+    for _ in 0..<count {
+      let began = Clock.now
+      guard send(socket.raw, message, message.count, 0) > 0 else { throw .closed("a bare trip") }
+      var waiting = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
+      guard poll(&waiting, 1, 5000) == 1, recv(socket.raw, &message, message.count, 0) > 0 else {
+        throw .timedOut("a bare answer")
+      }
       times.append(Double(Clock.now - began))
     }
     return pinhole_bench.median(times) ?? 0

@@ -193,7 +193,7 @@ private final class BareWay: Way {
   }
 }
 
-/// The other process of ``BareWay``.
+/// The other process of ``BareWay``, and of a bare trip, which has no eventfds.
 enum Relay {
   static let kick: CInt = 3
   static let socket: CInt = 4
@@ -204,9 +204,10 @@ enum Relay {
     guard let file = try? MemFD.create("bare", size: 4096, seals: []) else { return }
     var message = [UInt8](repeating: 0, count: 128)
     var count: UInt64 = 0
+    let isAlone = fcntl(kick, F_GETFD) < 0
     while true {
       var waiting = [
-        pollfd(fd: kick, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: isAlone ? -1 : kick, events: Int16(POLLIN), revents: 0),
         pollfd(fd: socket, events: Int16(POLLIN), revents: 0),
       ]
       guard poll(&waiting, 2, -1) > 0 else { return }
@@ -218,7 +219,10 @@ enum Relay {
         count = 1
         _ = write(answer, &count, 8)
       }
-      if waiting[1].revents != 0, recv(socket, &message, message.count, 0) <= 0 { return }
+      if waiting[1].revents != 0 {
+        guard recv(socket, &message, message.count, 0) > 0 else { return }
+        if isAlone { Glibc.send(socket, message, 32, 0) }
+      }
     }
   }
 }
