@@ -40,6 +40,9 @@ struct GuestStorm: ParsableCommand {
   @Flag(help: "Guest memory in huge pages of 2 MiB.")
   var hugePages = false
 
+  @Option(help: "Pages of 4 KiB by which the picture begins inside its first huge page.")
+  var inset = 0
+
   @Option(help: "The socket of a pinhole that runs already.")
   var socketPath: String?
 
@@ -47,6 +50,7 @@ struct GuestStorm: ParsableCommand {
   var framesSocket: String?
 
   func validate() throws {
+    guard (0..<512).contains(inset) else { throw ValidationError("--inset is 0 to 511") }
     guard (1...16).contains(consumers) else { throw ValidationError("--consumers is 1 to 16") }
     guard (socketPath == nil) == (framesSocket == nil) else {
       throw ValidationError("--socket-path and --frames-socket belong together")
@@ -68,6 +72,7 @@ struct GuestStorm: ParsableCommand {
     options.consumers = consumers
     options.burstsPerFrame = burstsPerFrame
     options.hugePages = hugePages
+    options.inset = inset
     options.enoughStale = 10
     var pinhole: PinholeProcess?
     if socketPath == nil {

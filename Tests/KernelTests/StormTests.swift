@@ -69,12 +69,14 @@ struct StormTests {
   }
 
   @Test(
-    "On huge pages", .enabled(if: freeHugePages >= 24, "needs 24 free huge pages"),
+    "On huge pages, from the middle of one",
+    .enabled(if: freeHugePages >= 24, "needs 24 free huge pages"),
     arguments: ["scan", "pagemap", "faults"])
   func hugePages(_ detector: String) throws {
     try expectExact(
       try storm(detector) {
         $0.hugePages = true
+        $0.inset = 300
         $0.burstsPerFrame = 2
         $0.seconds = 60
       })
@@ -86,7 +88,7 @@ struct StormTests {
   func transparentHugePages() throws {
     let before = try TransparentHugePages.set("always")
     defer { _ = try? TransparentHugePages.set(before) }
-    try expectExact(try storm("scan") { _ in })
+    try expectExact(try storm("scan") { $0.inset = 77 })
   }
 }
 

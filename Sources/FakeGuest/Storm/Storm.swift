@@ -24,6 +24,9 @@ package final class Storm {
     package var burstsPerFrame: UInt64 = 4
     /// Guest memory in huge pages of 2 MiB.
     package var hugePages = false
+    /// Pages of 4 KiB at the start of the memory's first 2 MiB that do not belong to the picture,
+    /// 0 to 511: it begins inside a huge page then, as a guest's framebuffers do.
+    package var inset = 0
     /// Ends once so many stale frames were seen, 0 for no end.
     package var enoughStale: UInt64 = 0
     /// The program that discards; ``Puncher/guestProgram`` if nil.
@@ -83,20 +86,22 @@ package final class Storm {
   package init(socket: String, framesSocket: String, _ options: Options) throws(GuestError) {
     self.options = options
     let rows = options.height + Self.spareRows
-    // Whole huge pages, whatever the memory is made of.
-    let count = (options.width * 4 * rows + 0x1f_ffff) / 0x20_0000 * 512
+    // Whole huge pages, whatever the memory is made of; all of them are discarded.
+    let count = (options.inset * 4096 + options.width * 4 * rows + 0x1f_ffff) / 0x20_0000 * 512
     let ram = try GuestRAM(
       size: UInt64(count) * 4096 + (16 << 20), hugePageSize: options.hugePages ? 2 << 20 : 0)
     driver = try GPUDriver(try VhostUserFrontEnd(path: socket, ram: ram))
     guard driver.features & Feature.resourceBlob != 0 else {
       throw .unsupported("the device does not offer blob resources")
     }
-    pages = try ram.allocate(pages: count, .contiguous(alignment: 2 << 20))
+    let all = try ram.allocate(pages: count, .contiguous(alignment: 2 << 20))
+    pages = GuestPages(Array(all.addresses[options.inset...]))
     try driver.perform(
       .createBlob(Self.resource, size: UInt64(pages.byteCount), pages.entries()))
     control = try StormControl(pages: count)
     scene = StormScene(
-      ram, pages, stride: options.width * 4, control: control, consumers: options.consumers)
+      ram, pages, first: options.inset, stride: options.width * 4, control: control,
+      consumers: options.consumers)
     var consumers: [StormConsumer] = []
     for number in 0..<options.consumers {
       consumers.append(try StormConsumer(path: framesSocket, scene: scene, number: number))
@@ -106,7 +111,7 @@ package final class Storm {
     puncher = try ChildProcess.start(
       [
         options.program ?? Puncher.guestProgram, "storm-punch", "--seed",
-        "\(options.seed)", "--start", "\(ram.fileOffset(ofGuest: pages.start) ?? 0)", "--unit",
+        "\(options.seed)", "--start", "\(ram.fileOffset(ofGuest: all.start) ?? 0)", "--unit",
         "\(unit)", "--bursts-per-frame", "\(options.burstsPerFrame)",
       ], fds: [(ram.fd.raw, 3), (control.fd.raw, 4)])
   }

@@ -5,7 +5,7 @@ struct StormCheck {
   let scene: StormScene
   let drawing: StormScene.Drawing
 
-  /// A byte that cannot be the guest's.
+  /// A byte that cannot be the guest's; the page has its number in the storm's control.
   struct Stale {
     let page: Int
     let index: Int
@@ -55,7 +55,7 @@ struct StormCheck {
     for at in Swift.stride(from: 0, to: length, by: 8) {
       let word = piece.loadUnaligned(fromByteOffset: at, as: UInt64.self)
       if word != scene.base.load(fromByteOffset: place + at, as: UInt64.self) {
-        return Stale(page: page, index: (place + at) % 4096 / 8, word: word)
+        return Stale(page: scene.first + page, index: (place + at) % 4096 / 8, word: word)
       }
     }
     return nil
@@ -69,14 +69,14 @@ struct StormCheck {
       let word = piece.loadUnaligned(fromByteOffset: at, as: UInt64.self)
       let index = (place + at) % 4096 / 8
       let isFine =
-        switch StormStamp.writer(of: word, page: page, index: index) {
+        switch StormStamp.writer(of: word, page: scene.first + page, index: index) {
         case .zero: true
         case .guest(let number): number >= frame
         // The one that was being written when the guest began to draw may end on top of it.
         case .refill(let number): number >= refills
         case .stray: false
         }
-      if !isFine { return Stale(page: page, index: index, word: word) }
+      if !isFine { return Stale(page: scene.first + page, index: index, word: word) }
     }
     return nil
   }

@@ -29,6 +29,8 @@ package final class StormScene: @unchecked Sendable {
   package let base: UnsafeMutableRawPointer
   /// Its pages.
   package let pages: Int
+  /// The number that its first page has in ``control``.
+  let first: Int
   /// Bytes in a row.
   package let stride: Int
   /// Tells which pages are being discarded.
@@ -39,8 +41,10 @@ package final class StormScene: @unchecked Sendable {
 
   /// Watches contiguous pages.
   package init(
-    _ ram: GuestRAM, _ pages: GuestPages, stride: Int, control: StormControl, consumers: Int
+    _ ram: GuestRAM, _ pages: GuestPages, first: Int = 0, stride: Int, control: StormControl,
+    consumers: Int
   ) {
+    self.first = first
     self.ram = ram
     base = ram.pointer(pages.start)
     let count = pages.addresses.count
@@ -62,11 +66,13 @@ package final class StormScene: @unchecked Sendable {
     while !beginDrawing() { pause() }
     let before = state.withLock { $0.drawing.refills }
     let refills = control.refills
-    for page in 0..<pages { StormStamp.write(base + page * 4096, tag: frame, page: page) }
+    for page in 0..<pages {
+      StormStamp.write(base + page * 4096, tag: frame, page: first + page)
+    }
     for page in 0..<pages {
       // In this order: equal counts mean that nothing was under way at the second look.
-      let ended = control.ended(page)
-      let begun = control.begun(page)
+      let ended = control.ended(first + page)
+      let begun = control.begun(first + page)
       settled[page] = begun == ended ? begun : .max
     }
     state.withLock {
@@ -117,5 +123,5 @@ package final class StormScene: @unchecked Sendable {
   private func pause() { StormScene.nap() }
 
   /// Whether no discard of the page has begun since the guest had drawn.
-  func isSettled(_ page: Int) -> Bool { control.begun(page) == settled[page] }
+  func isSettled(_ page: Int) -> Bool { control.begun(first + page) == settled[page] }
 }
