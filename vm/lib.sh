@@ -38,6 +38,18 @@ pack_initramfs() {
     | cpio --quiet --null -o -H newc -R 0:0) >"$2.tmp" && mv "$2.tmp" "$2"
 }
 
+# program_of_guest NAME ROOT: a program of this machine, with its libraries, for a guest.
+program_of_guest() {
+  local program library
+  program=$(PATH=$PATH:/sbin:/usr/sbin command -v "$1") || die "there is no $1; run vm/deps"
+  mkdir -p "$2/bin"
+  cp -L "$program" "$2/bin/"
+  ldd "$program" | grep -oE '/[^ ]+' | while read -r library; do
+    mkdir -p "$2$(dirname "$library")"
+    cp -L "$library" "$2$library"
+  done
+}
+
 # progress WHAT FOLDER COMMAND…: on a terminal, how much is in the folder while the command runs.
 progress() {
   local what=$1 folder=$2 running

@@ -11,6 +11,7 @@ extension VhostUserSession {
     case .setVringAddress(let queue, let addresses):
       configure(vrings[queue]) { $0.addresses = addresses }
     case .setVringBase(let queue, let base):
+      beginAnewIfNeeded(vrings[queue], at: base)
       configure(vrings[queue]) { $0.base = base }
     case .setVringKick(let queue, let fd):
       configure(vrings[queue]) { $0.kick = fd.map { .event($0) } ?? .polled }
@@ -27,6 +28,18 @@ extension VhostUserSession {
     }
   }
 
+  /// After a pause a ring goes on where it stopped. A driver that begins anew, after a reboot or a
+  /// kexec, has it begin elsewhere, and not each front-end says RESET_DEVICE then (QEMU 11's generic
+  /// device does not): what the old driver made must not outlive it.
+  private func beginAnewIfNeeded(_ vring: Vring, at base: UInt16) {
+    guard let stoppedAt = vring.stoppedAt else { return }
+    vring.stoppedAt = nil
+    guard base != stoppedAt, vrings.allSatisfy({ $0.queue == nil }) else { return }
+    logger.info("the guest's driver begins anew")
+    for vring in vrings { vring.stoppedAt = nil }
+    device.deviceReset()
+  }
+
   /// Changes a ring that may be running: it is stopped, and goes on with its new settings.
   private func configure(_ vring: Vring, _ change: (Vring) -> Void) {
     stop(vring)
@@ -40,6 +53,7 @@ extension VhostUserSession {
     stop(vring)
     vring.kick = .none
     vring.isBroken = false
+    vring.stoppedAt = vring.base
     return VringState(index: UInt32(vring.index), num: UInt32(vring.base)).bytes
   }
 

@@ -59,6 +59,7 @@ extension VhostUserSession {
     for vring in vrings {
       stop(vring)
       vring.base = 0
+      vring.stoppedAt = nil
       vring.isEnabled = false
       vring.kick = .none
       vring.isBroken = false

@@ -14,6 +14,8 @@ final class Vring {
   var size: UInt16 = 0
   var addresses: RingAddresses?
   var base: UInt16 = 0
+  /// What the front-end was told when it stopped the ring, until it sets the ring up again.
+  var stoppedAt: UInt16?
   var kick = Kick.none
   var call: SharedFD?
   var error: SharedFD?

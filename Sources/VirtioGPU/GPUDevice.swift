@@ -198,6 +198,7 @@ extension GPUDevice {
     case .success: break
     case .failure(let error):
       counters.errors &+= 1
+      log.debug("command 0x\(String(exchange.header.type, radix: 16)) is refused: \(error)")
       exchange.send(.error(error))
     }
     guard let hold = flushed else { return }

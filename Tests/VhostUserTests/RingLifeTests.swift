@@ -157,6 +157,37 @@ struct RingLifeTests {
     #expect(guest.answer == 3)
   }
 
+  @Test("A driver that begins anew without a reset finds nothing of the old one")
+  func newDriver() throws {
+    let peer = try FrontEnd()
+    let guest = try Guest()
+    try peer.handshake()
+    try peer.start(guest)
+    guest.request(1)
+    try peer.spin()
+    // A pause: the ring goes on where it stopped.
+    #expect(try peer.getVringBase() == 1)
+    peer.device.diary = []
+    try peer.start(guest, base: 1)
+    guest.request(2)
+    try peer.spin()
+    #expect(guest.usedIndex == 2)
+    #expect(!peer.device.diary.contains("reset"))
+    // A kexec: it begins at its start.
+    #expect(try peer.getVringBase() == 2)
+    peer.device.diary = []
+    guest.clearRing()
+    try peer.start(guest)
+    #expect(peer.device.diary.suffix(2) == ["reset", "started 0"])
+    guest.request(3)
+    try peer.spin()
+    #expect(guest.answer == 3)
+    // Set up once more, as for another size, it is the same driver.
+    peer.device.diary = []
+    try peer.start(guest, base: 1)
+    #expect(!peer.device.diary.contains("reset"))
+  }
+
   @Test("A bad ring is stopped with a reason, alone, and until it is set up again")
   func badRing() throws {
     let peer = try FrontEnd()
