@@ -55,7 +55,7 @@ demo-full: demo
 test: build
 	Tests/run
 
-# Whoever may connect does its worst; the unit tests have a second of each.
+# Whoever may connect does its worst; the unit tests have half a second of each.
 attack: build
 	PINHOLE_ATTACK_SECONDS=$(or $(SECONDS),30) PINHOLE=$(CURDIR)/.build/release/pinhole \
 	  SWIFT_BACKTRACE=enable=no $(SWIFT) test --filter AttackTests
