@@ -9,9 +9,9 @@ all: build
 help:
 	@echo "make build      build .build/release/pinhole (static Swift runtime)"
 	@echo "make demo       a Linux guest's picture, discarded and redrawn: look at demo/sheet.png"
-	@echo "make test       every test: unit, kernel (in a VM), real guests"
+	@echo "make test       what CI runs: unit tests, kernel tests in a VM, real guests, programs"
 	@echo "make quick      lint and unit tests of a debug build, before each commit"
-	@echo "make test-all   make test, and what takes longer: packages, long fuzzing, a storm"
+	@echo "make test-all   make test, and all stages that it leaves out: packages, libvirt, a storm"
 	@echo "make unit       tests that need no device and no privilege"
 	@echo "make storm      discard pages at random under a guest that draws, in a VM"
 	@echo "make gst-test   GStreamer reads frames (on Debian 12: unpacks a Debian 13 first)"
@@ -55,7 +55,7 @@ demo-full: demo
 test: build
 	Tests/run
 
-# Whoever may connect does its worst; the unit tests have a second of each.
+# Whoever may connect does its worst; the unit tests have half a second of each.
 attack: build
 	PINHOLE_ATTACK_SECONDS=$(or $(SECONDS),30) PINHOLE=$(CURDIR)/.build/release/pinhole \
 	  SWIFT_BACKTRACE=enable=no $(SWIFT) test --filter AttackTests
@@ -166,7 +166,9 @@ quick: lint
 # Everything, also what takes longer than CI has time for.
 test-all: test test-packages
 	Tests/run sanitize-thread
+	Tests/run discards
 	Tests/run libvirt
+	Tests/run gst
 	Tests/run piglit
 	Tests/run virgl-trixie
 	Tests/fuzz 120
