@@ -171,7 +171,11 @@ test-all: test test-packages
 	Tests/run gst
 	Tests/run piglit
 	Tests/run virgl-trixie
+	Tests/run discards
+	Tests/guest-discards hugetlb vm
 	Tests/fuzz 120
+	$(MAKE) kernel-test-new torn rust-vmm gst-test
+	$(MAKE) gpu-check VM=1
 	$(MAKE) storm PUNCHES=1000000
 
 clean:

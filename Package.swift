@@ -209,7 +209,10 @@ let package = Package(
       ]),
     tests(
       "PinholeFramesTests",
-      ["PinholeFrames", "FrameProtocol", "PinholeProtocol", "Pictures", "Pixels", "Linux"]),
+      [
+        "GStreamerBridge", "Bridge", "PinholeFrames", "FrameProtocol", "PinholeProtocol",
+        "Pictures", "Pixels", "Linux", log,
+      ]),
     tests(
       "FakeGuestTests",
       [

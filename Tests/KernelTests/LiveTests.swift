@@ -47,6 +47,27 @@ struct LiveTests {
     try scene.end()
   }
 
+  @Test("A picture that lost a race is not tried again at each flush")
+  func lostRaceIsRemembered() throws {
+    let scene = try LiveScene()
+    let diary = try Diary(scene.pinhole.framesSocket)
+    try diary.read(for: "the picture") { $0.memory == .dmaBuf }
+    scene.spoiler.aim(at: scene.driver.ram.fd, try scene.offset(ofPage: 3))
+    let start = Clock.now
+    try scene.discard(3, byte: 0x11)
+    for turn in 1...60 {
+      scene.draw(turn)
+      try scene.flush()
+      try diary.catchUp()
+    }
+    let retries = try #require(try scene.pinhole.counters()["retries"])
+    // Two for the race that was lost, and two each 100 ms since: as many as there was time for.
+    let most = 2 + 2 * ((Clock.now - start) / 100_000_000 + 1)
+    #expect(retries >= 2 && retries <= most, "\(retries) retries, \(most) had time")
+    scene.spoiler.rest()
+    try scene.end()
+  }
+
   @Test("Each generation begins with a whole frame, after the last one is gone")
   func generations() throws {
     let scene = try LiveScene()

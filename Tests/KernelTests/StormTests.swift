@@ -84,17 +84,38 @@ struct StormTests {
 
   @Test(
     "On transparent huge pages, whole and in part",
-    .enabled(if: access(TransparentHugePages.path, W_OK) == 0, "needs a kernel that has them"))
+    .enabled(if: TransparentHugePages.canBeHad, "needs a kernel that has them"))
   func transparentHugePages() throws {
     let before = try TransparentHugePages.set("always")
     defer { _ = try? TransparentHugePages.set(before) }
+    let made = TransparentHugePages.made
     try expectExact(try storm("scan") { $0.inset = 77 })
+    #expect(TransparentHugePages.made > made, "the guest's memory was of small pages")
   }
 }
 
 /// /sys/kernel/mm/transparent_hugepage/shmem_enabled.
 enum TransparentHugePages {
   static let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+  /// Whether a memfd gets some, tried once on one of 4 MiB.
+  static let canBeHad: Bool = {
+    guard udmabufProblem == nil, access(path, W_OK) == 0, let before = try? set("always") else {
+      return false
+    }
+    defer { _ = try? set(before) }
+    let earlier = made
+    guard let ram = try? SharedRAM(pages: 1024) else { return false }
+    ram.write(ram.span(0, 1024), 1)
+    return made > earlier
+  }()
+
+  /// How many the kernel has made for memfds and tmpfs since it runs (/proc/vmstat).
+  static var made: Int {
+    let lines = WholeFile.text("/proc/vmstat")?.split(separator: "\n") ?? []
+    let line = lines.first { $0.hasPrefix("thp_file_alloc ") }
+    return line.flatMap { Int($0.split(separator: " ").last ?? "") } ?? 0
+  }
 
   /// Chooses for memfds made from now on; returns the choice before.
   static func set(_ value: String) throws -> String {

@@ -77,6 +77,7 @@ import Testing
     var sheet = Picture(width: 4, height: 4)
     sheet.draw(Picture(width: 2, height: 2, fill: (9, 8, 7, 255)), x: 3, y: -1)
     #expect(sheet[3, 0] == (9, 8, 7, 255))
+    #expect(sheet[0, 1] == (0, 0, 0, 255), "the next row is not written to")
     #expect(sheet[3, 1] == (0, 0, 0, 255))
     #expect(sheet[2, 0] == (0, 0, 0, 255))
   }

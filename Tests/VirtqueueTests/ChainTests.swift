@@ -98,6 +98,38 @@ struct ChainTests {
     #expect(driver.bytes(Driver.high, 3) == [9, 8, 0])
   }
 
+  @Test("A request may lie in two memfds, and so may one of its buffers")
+  func acrossFiles() throws {
+    let driver = try Driver()
+    // It begins at the offset at which the first file's region ends: that makes them no neighbours.
+    let other = SharedFD(try MemFD.create("other", size: 0xd0000))
+    try driver.memory.add(
+      MemoryRegion(
+        guestAddress: Driver.end, size: 0x10000, userAddress: Driver.userBase + Driver.end,
+        fileOffset: 0xc0000), other)
+    let queue = try driver.queue()
+    driver.fill(Driver.end - 3, [1, 2, 3])
+    driver.fill(Driver.end, [4, 5])
+    driver.fill(Driver.buffers, [6])
+    driver.fill(Driver.end + 0x100, [7, 8])
+    driver.describe(0, Driver.end - 3, 5, Flag.next, next: 1)
+    driver.describe(1, Driver.buffers, 1, Flag.next, next: 2)
+    driver.describe(2, Driver.end + 0x100, 2, Flag.next, next: 3)
+    driver.describe(3, Driver.end - 2, 4, Flag.next | Flag.write, next: 4)
+    driver.describe(4, Driver.buffers + 0x100, 2, Flag.write)
+    driver.offer(0)
+    let chain = try #require(try queue.pop())
+    #expect(chain.readable.map(\.count) == [3, 2, 1, 2])
+    #expect(chain.readable.map(\.offset) == [0xbfffd, 0xc0000, 0x10000, 0xc0100])
+    #expect(chain.readable[0].file !== chain.readable[1].file)
+    #expect(chain.request == [1, 2, 3, 4, 5, 6, 7, 8])
+    #expect(chain.answer([9, 8, 7, 6, 5, 4]) == 6)
+    #expect(driver.bytes(Driver.end - 3, 6) == [1, 9, 8, 7, 6, 0])
+    #expect(driver.bytes(Driver.buffers + 0x100, 3) == [5, 4, 0])
+    queue.push(chain, written: 6)
+    #expect(driver.used(0) == (0, 6))
+  }
+
   @Test(
     "Indirect tables, longer than the ring and at any address", arguments: [0, 1, 6] as [UInt64])
   func indirect(shift: UInt64) throws {
