@@ -88,7 +88,8 @@ struct VNCCommand: Program {
     do throws(VNCBridge.Failure) {
       bridge = try VNCBridge(options, on: loop, log: log)
     } catch { throw Failure("vnc: \(error)") }
-    let confined = try Sandbox.enter(sandbox, policy: .viewing(), removing: bridge.paths)
+    let confined = try Sandbox.enter(
+      sandbox, policy: .viewing(), removing: bridge.paths, keepsRoot: true)
     log.info("\(confined)")
     for (output, address) in bridge.addresses.enumerated() {
       log.info("viewers of output \(output) connect to \(address)")

@@ -57,7 +57,7 @@ struct WaylandCommand: Program {
     options.fullscreen = fullscreen
     options.copyOnly = copyOnly
     let view = try made(options, loop, log)
-    let confined = try Sandbox.enter(sandbox, policy: .viewing())
+    let confined = try Sandbox.enter(sandbox, policy: .viewing(), keepsRoot: true)
     log.info("\(confined)")
     log.info("a window shows output \(output): \(view.way)")
     try explain("signals") { () throws(Errno) in try loop.stop(on: signals) }
