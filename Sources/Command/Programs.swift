@@ -6,13 +6,8 @@ import Linux
 ///
 /// `pinhole vnc …` starts `pinhole-vnc …` in its place.
 package enum Programs {
-  /// What a person may start by `pinhole NAME`, and what it does.
-  package static let names: [(name: String, abstract: String)] = [
-    ("vnc", "Show a guest to VNC viewers, and give it their keyboard and pointer."),
-    ("input", "A keyboard and a pointer for a guest, as vhost-user devices or through QMP."),
-    ("pipewire", "A guest's outputs as video sources in PipeWire."),
-    ("gst", "An output for GStreamer, without copying it again."),
-  ]
+  /// What a person may start by `pinhole NAME`.
+  package static let names = ["vnc", "input", "pipewire", "gst"]
 
   /// The path of `pinhole-NAME`: beside this program, as in a build tree, or in
   /// `../libexec/pinhole`, as installed.
@@ -46,7 +41,7 @@ package enum Programs {
       rest.remove(at: flag)
       return try become("wayland", called: "pinhole view --wayland", rest.dropFirst())
     }
-    guard names.contains(where: { $0.name == name }) else { return }
+    guard names.contains(name) else { return }
     try become(name, called: "pinhole \(name)", rest.dropFirst())
   }
 

@@ -1,12 +1,13 @@
 import ArgumentParser
 import Command
+import HelperOptions
 
 /// The program behind `pinhole input`.
 @main
 struct Input: Program {
   static let configuration = CommandConfiguration(
     commandName: "pinhole input",
-    abstract: "A keyboard and a pointer for a guest.",
+    abstract: InputElsewhere.abstract,
     version: pinholeVersion,
     subcommands: [ServeInput.self, SendInput.self], defaultSubcommand: ServeInput.self)
 
