@@ -22,7 +22,8 @@ let arguments: Target.Dependency = .product(
 /// A program of its own that `pinhole NAME` starts.
 func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
   .executableTarget(
-    name: name, dependencies: dependencies + ["Command", "Sandbox", "Linux", log, arguments],
+    name: name,
+    dependencies: dependencies + ["HelperOptions", "Command", "Sandbox", "Linux", log, arguments],
     swiftSettings: settings)
 }
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -60,6 +61,7 @@ let package = Package(
     room("Sandbox", ["CSeccomp", "Linux", "CLinux"]),
     room("Monitoring", ["Linux"]),
     room("Command", ["CVersion", "Sandbox", "Linux", "CLinux", log, arguments]),
+    room("HelperOptions", ["Command", "PinholeInput", "Sandbox", log, arguments]),
     room("Virtqueue", ["GuestMemory", "Linux"]),
     room("VhostUser", ["Virtqueue", "GuestMemory", "Linux", "CLinux", log]),
     room("Fences", ["Linux", "CLinux"]),
@@ -140,8 +142,8 @@ let package = Package(
       dependencies: [
         "Daemon", "Doctor", "Conformance", "KMSView", "Sharing", "PinholeFrames", "FrameProtocol",
         "PinholeProtocol", "Pictures", "Pixels", "QEMUDisplay", "FrameServer", "KMS", "VirtioGPU",
-        "Scene", "Fences", "Buffers", "GuestMemory", "Sandbox", "Monitoring", "Command", "Linux",
-        log, arguments,
+        "Scene", "Fences", "Buffers", "GuestMemory", "Sandbox", "Monitoring", "HelperOptions",
+        "Command", "Linux", log, arguments,
       ], swiftSettings: settings),
     .executableTarget(
       name: "pinhole-guest",
@@ -153,13 +155,16 @@ let package = Package(
       "VNC",
       ["RFB", "CXKB", "PinholeFrames", "PinholeInput", "PinholeProtocol", "Pixels", "Linux", log]),
     .executableTarget(
-      name: "pinhole-vnc", dependencies: ["VNC", "Command", "Sandbox", "Linux", log, arguments],
+      name: "pinhole-vnc",
+      dependencies: ["VNC", "HelperOptions", "Command", "Sandbox", "Linux", log, arguments],
       swiftSettings: settings),
     .target(name: "CWayland", linkerSettings: [.linkedLibrary("wayland-client")]),
     room("WaylandView", ["CWayland", "PinholeFrames", "PinholeInput", "Pixels", "Linux", log]),
     .executableTarget(
       name: "pinhole-wayland",
-      dependencies: ["WaylandView", "Command", "Sandbox", "Linux", log, arguments],
+      dependencies: [
+        "WaylandView", "HelperOptions", "Command", "Sandbox", "Linux", log, arguments,
+      ],
       swiftSettings: settings),
     tests("VNCTests", ["VNC", "RFB", "PinholeInput", "Linux"]),
     tests("RFBTests", ["RFB", "CZlib", "CTurboJPEG"]),
@@ -174,6 +179,9 @@ let package = Package(
         "FakeGuest", "Linux", "CLinux",
       ]),
     tests("MonitoringTests", ["Monitoring", "Linux"]),
+    tests(
+      "CommandTests",
+      ["pinhole", "FakeGuest", "Monitoring", "HelperOptions", "Command", "Linux", arguments]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),

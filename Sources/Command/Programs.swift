@@ -6,13 +6,8 @@ import Linux
 ///
 /// `pinhole vnc …` starts `pinhole-vnc …` in its place.
 package enum Programs {
-  /// What a person may start by `pinhole NAME`, and what it does.
-  package static let names: [(name: String, abstract: String)] = [
-    ("vnc", "Show a guest to VNC viewers, and give it their keyboard and pointer."),
-    ("input", "A keyboard and a pointer for a guest, as vhost-user devices or through QMP."),
-    ("pipewire", "A guest's outputs as video sources in PipeWire."),
-    ("gst", "An output for GStreamer, without copying it again."),
-  ]
+  /// What a person may start by `pinhole NAME`.
+  package static let names = ["vnc", "input", "pipewire", "gst"]
 
   /// The path of `pinhole-NAME`: beside this program, as in a build tree, or in
   /// `../libexec/pinhole`, as installed.
@@ -39,14 +34,14 @@ package enum Programs {
   package static func becomeOne(_ arguments: [String]) throws(Failure) {
     var rest = arguments.dropFirst()
     // As "help NAME" of any other subcommand.
-    if rest.first == "help", rest.count == 2, let name = rest.last { rest = [name, "--help"] }
+    if rest.first == "help", rest.count > 1 { rest = rest.dropFirst() + ["--help"] }
     guard let name = rest.first else { return }
     // A window is another program: `pinhole view` itself links no window system.
     if name == "view", let flag = rest.firstIndex(of: "--wayland") {
       rest.remove(at: flag)
       return try become("wayland", called: "pinhole view --wayland", rest.dropFirst())
     }
-    guard names.contains(where: { $0.name == name }) else { return }
+    guard names.contains(name) else { return }
     try become(name, called: "pinhole \(name)", rest.dropFirst())
   }
 

@@ -1,14 +1,18 @@
 import ArgumentParser
 import Command
+import HelperOptions
 
 /// The program behind `pinhole input`.
 @main
 struct Input: Program {
   static let configuration = CommandConfiguration(
     commandName: "pinhole input",
-    abstract: "A keyboard and a pointer for a guest.",
-    version: pinholeVersion,
+    abstract: InputElsewhere.abstract,
+    version: pinholeFullVersion,
     subcommands: [ServeInput.self, SendInput.self], defaultSubcommand: ServeInput.self)
 
-  static func main() { runAsProgram() }
+  static func main() {
+    Subcommands.check(CommandLine.arguments, of: Self.self)
+    runAsProgram()
+  }
 }

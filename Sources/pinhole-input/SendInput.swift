@@ -1,13 +1,14 @@
 import ArgumentParser
 import Command
 import Glibc
+import HelperOptions
 import PinholeInput
 
 /// `pinhole input send`: a controller for scripts.
 struct SendInput: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "send",
-    abstract: "Send keys and motions from a script.",
+    commandName: SendInputOptions.name,
+    abstract: SendInputOptions.abstract,
     discussion: """
       Each argument is one moment; numbers are those of linux/input-event-codes.h:
         key=30            KEY_A goes down and up
@@ -21,17 +22,13 @@ struct SendInput: ParsableCommand {
       What is held goes up at the end.
       """)
 
-  @Option(help: "The control socket of pinhole input.")
-  var controlSocket: String
-
-  @Argument(help: "What to do, in this order.")
-  var moments: [Moment]
+  @OptionGroup var options: SendInputOptions
 
   func run() throws {
     do throws(InputError) {
-      let input = try InputClient(path: controlSocket, name: "pinhole input send")
+      let input = try InputClient(path: options.controlSocket, name: "pinhole input send")
       guard case .connected = try input.next(timeout: 5000) else { throw .closed }
-      for moment in moments {
+      for moment in options.moments {
         for (events, place) in moment.steps { try input.send(events, at: place) }
         try drain(input)
         if moment.wait > 0 { usleep(moment.wait * 1000) }
@@ -46,56 +43,5 @@ struct SendInput: ParsableCommand {
       try input.flush()
     }
     while try input.next(timeout: 0) != nil {}
-  }
-}
-
-/// One argument of `pinhole input send`.
-struct Moment: ExpressibleByArgument {
-  var steps: [([InputEvent], InputPlace?)] = []
-  var wait: UInt32 = 0
-
-  init?(argument: String) {
-    let parts = argument.split(separator: "=", maxSplits: 1)
-    guard parts.count == 2 else { return nil }
-    let value = String(parts[1])
-    switch parts[0] {
-    case "key", "button":
-      guard let code = UInt16(value) else { return nil }
-      steps = [([.key(code, isDown: true)], nil), ([.key(code, isDown: false)], nil)]
-    case "down", "up":
-      guard let code = UInt16(value) else { return nil }
-      steps = [([.key(code, isDown: parts[0] == "down")], nil)]
-    case "wheel":
-      guard let turn = Int32(value) else { return nil }
-      steps = [([.relative(Axis.wheel, turn)], nil)]
-    case "move":
-      guard let (x, y) = Self.pair(value, ",") else { return nil }
-      steps = [([.relative(Axis.x, x), .relative(Axis.y, y)], nil)]
-    case "at":
-      guard let place = Self.place(value) else { return nil }
-      steps = [([], place)]
-    case "wait":
-      guard let milliseconds = UInt32(value), milliseconds <= 60_000 else { return nil }
-      wait = milliseconds
-    default: return nil
-    }
-  }
-
-  private static func pair(_ text: String, _ separator: Character) -> (Int32, Int32)? {
-    let parts = text.split(separator: separator, omittingEmptySubsequences: false)
-    guard parts.count == 2, let first = Int32(parts[0]), let second = Int32(parts[1]) else {
-      return nil
-    }
-    return (first, second)
-  }
-
-  private static func place(_ text: String) -> InputPlace? {
-    let parts = text.split(separator: "/")
-    guard parts.count == 2 || parts.count == 3, let (x, y) = pair(String(parts[0]), ","),
-      let (width, height) = pair(String(parts[1]), "x"), width > 0, height > 0,
-      let output = parts.count == 3 ? UInt32(parts[2]) : 0
-    else { return nil }
-    return InputPlace(
-      output: output, x: x, y: y, width: UInt32(width), height: UInt32(height))
   }
 }

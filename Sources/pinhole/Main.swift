@@ -1,6 +1,7 @@
 import ArgumentParser
 import Command
 import Glibc
+import HelperOptions
 
 /// The command `pinhole`.
 @main
@@ -8,25 +9,22 @@ struct Pinhole: Program {
   static let configuration = CommandConfiguration(
     commandName: "pinhole",
     abstract: "A vhost-user GPU for QEMU that shows the guest's own pages, never a stale one.",
-    discussion: "Programs of their own, started the same way; each has a --help:\n"
-      + Programs.names.map { "  \($0.name): \($0.abstract)" }.joined(separator: "\n"),
     version: pinholeFullVersion,
     subcommands: [
       Serve.self, Share.self, View.self, KMSCommand.self, Status.self, Conformance.self,
-      Doctor.self,
+      Doctor.self, Elsewhere<VNCOptions>.self, InputElsewhere.self,
+      Elsewhere<PipeWireOptions>.self, Elsewhere<GStreamerOptions>.self,
     ],
     defaultSubcommand: Serve.self)
 
   static func main() {
+    Subcommands.check(CommandLine.arguments, of: Self.self)
     do throws(Failure) {
       try Programs.becomeOne(CommandLine.arguments)
     } catch {
       complain(error.message)
       Glibc.exit(1)
     }
-    Subcommands.check(
-      CommandLine.arguments,
-      known: configuration.subcommands.map { $0._commandName } + Programs.names.map { $0.name })
     runAsProgram()
   }
 }

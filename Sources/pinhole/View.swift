@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import HelperOptions
 import PinholeFrames
 import PinholeProtocol
 
@@ -46,13 +47,19 @@ struct View: ParsableCommand {
   @Flag(name: .customLong("copy-only"), help: "Accept nothing but read-only copies.")
   var copyOnly = false
 
-  @Flag(help: "Show it in a window; see pinhole view --wayland --help.")
+  @Flag(help: "Show it in a window of a Wayland compositor, by another program.")
   var wayland = false
+
+  @OptionGroup(title: "Options with --wayland") var window: WindowOptions
 
   @Option(help: "How the producer's log calls this consumer.")
   var name: String = "pinhole view"
 
   func validate() throws {
+    if window.areGiven {
+      throw ValidationError(
+        "--output, --input, --fullscreen, --sandbox and --log-level go with --wayland alone")
+    }
     if once, count != nil { throw ValidationError("--once and --count exclude each other") }
     if let count, count < 1 { throw ValidationError("--count must be at least 1") }
     if !(1...1000).contains(rate) { throw ValidationError("--rate takes 1 to 1000") }
