@@ -20,7 +20,7 @@ import Testing
     #expect(mistake(words)?.contains("; did you mean \"\(meant)\"? (see pinhole ") == true)
   }
 
-  @Test(arguments: ["frobnicate", "x", "help!", "help vnc x", "help serve x", "input x"])
+  @Test(arguments: ["frobnicate", "x", "quit!", "help vnc x", "help serve x", "input x"])
   func farWordsAreRefusedWithoutOne(_ words: String) {
     #expect(mistake(words)?.hasPrefix("there is no subcommand ") == true)
     #expect(mistake(words)?.contains("did you mean") == false)
