@@ -196,7 +196,8 @@ package final class Daemon {
       loop.stop()
     }
     try explain("cannot serve --fd \(fd)") { () throws(Errno) in
-      try server.serve(OwnedFD(adopting: fd))
+      // The front-end is at the other end: what it sends is closed elsewhere, as with --socket-path.
+      try server.serve(OwnedFD(adopting: fd, from: .connection()))
     }
   }
 
