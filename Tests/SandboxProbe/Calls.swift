@@ -1,6 +1,8 @@
 import CLinux
+import Command
 import Glibc
 import Linux
+import Logging
 import Sandbox
 
 /// The calls that can be tried; each returns 0 or an errno.
@@ -116,7 +118,22 @@ struct Calls {
           return 0
         } catch { return error.code }
       },
-      "late-loop": { Self.lateLoop() },
+      "late-loop": {
+        var times = Watchdog.Times()
+        times.interval = 20_000_000
+        times.poke = 60_000_000
+        let patience = times
+        return Self.lateLoop { loop throws(Errno) in
+          try Watchdog(over: loop, times: patience, endingFor: [SIGTERM]) {
+            if case .lost = $0 { _exit(9) }
+          }
+        }
+      },
+      "late-loop-without-end": {
+        Self.lateLoop { loop throws(Errno) in
+          try Watchdog.endingTheProcess(over: loop, after: 0, Logger(label: "probe"))
+        }
+      },
       "capabilities": { Sandbox.hasCapabilities ? EPERM : 0 },
       "privileges": { Sandbox.canGainPrivileges ? EPERM : 0 },
       "abort": { abort() },
@@ -186,7 +203,8 @@ struct Calls {
   }
 
   /// A loop that waits for ever while a signal asks it to end: exit status 9 by the watchdog.
-  private static func lateLoop() -> CInt {
+  /// A loop that is asked to end and does not turn.
+  private static func lateLoop(_ watch: (EventLoop) throws(Errno) -> Watchdog) -> CInt {
     do throws(Errno) {
       let signals = try Signals.descriptor(for: [SIGTERM])
       let loop = try EventLoop()
@@ -196,12 +214,7 @@ struct Calls {
         kill(getpid(), SIGTERM)
         while true { pause() }
       }
-      var times = Watchdog.Times()
-      times.interval = 20_000_000
-      times.poke = 60_000_000
-      let dog = try Watchdog(over: loop, times: times, endingFor: [SIGTERM]) {
-        if case .lost = $0 { _exit(9) }
-      }
+      let dog = try watch(loop)
       try loop.run()
       withExtendedLifetime((dog, signals.raw)) {}
       return 0

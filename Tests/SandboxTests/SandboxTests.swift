@@ -66,6 +66,8 @@ private let killed: CInt = 128 + SIGSYS
 
   @Test func aSignalThatALateLoopDoesNotTakeEndsTheProcess() throws {
     #expect(try outcome("off", "late-loop") == 9)
+    // With --watchdog 0 too, which only says that it does not end by itself.
+    #expect(try outcome("off", "late-loop-without-end") == 1)
   }
 
   /// libc asks on its own; nobody should lose a guest's screen for it.
