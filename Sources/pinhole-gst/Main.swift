@@ -46,6 +46,7 @@ struct GStreamer: Program {
     guard output < 16 else { throw ValidationError("--output takes 0 to 15") }
     guard maxReaders > 0 else { throw ValidationError("--max-readers must be at least 1") }
     LogLines.bootstrap(level: logLevel, perSecond: 100)
+    Precautions.take()
     let log = Logger(label: "pinhole")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -61,9 +62,10 @@ struct GStreamer: Program {
     try explain("cannot watch signals") { () throws(Errno) in
       try loop.stop(on: signals)
     }
-    let confinement = try Sandbox.enter(
-      sandbox, policy: .bridge(), removing: [unixfd], keepsRoot: true)
+    let (confinement, watchdog) = try Sandbox.enter(
+      sandbox, policy: .bridge(), removing: [unixfd], keepsRoot: true, over: loop, log)
     log.info("pinhole gst \(pinholeVersion) serves output \(output) on \(unixfd); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
+    withExtendedLifetime(watchdog) {}
   }
 }

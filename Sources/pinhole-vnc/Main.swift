@@ -79,6 +79,7 @@ struct VNCCommand: Program {
 
   func run() throws {
     LogLines.bootstrap(level: logLevel, perSecond: 20)
+    Precautions.take()
     let log = Logger(label: "vnc")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -88,7 +89,8 @@ struct VNCCommand: Program {
     do throws(VNCBridge.Failure) {
       bridge = try VNCBridge(options, on: loop, log: log)
     } catch { throw Failure("vnc: \(error)") }
-    let confined = try Sandbox.enter(sandbox, policy: .viewing(), removing: bridge.paths)
+    let (confined, watchdog) = try Sandbox.enter(
+      sandbox, policy: .viewing(), removing: bridge.paths, over: loop, log)
     log.info("\(confined)")
     for (output, address) in bridge.addresses.enumerated() {
       log.info("viewers of output \(output) connect to \(address)")
@@ -97,6 +99,7 @@ struct VNCCommand: Program {
       try loop.stop(on: signals)
       try loop.run()
     }
+    withExtendedLifetime(watchdog) {}
   }
 
   private var options: VNCBridge.Options {

@@ -46,6 +46,7 @@ struct WaylandCommand: Program {
 
   func run() throws {
     LogLines.bootstrap(level: logLevel, perSecond: 20)
+    Precautions.take()
     let log = Logger(label: "view")
     let signals = try explain("signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -57,12 +58,13 @@ struct WaylandCommand: Program {
     options.fullscreen = fullscreen
     options.copyOnly = copyOnly
     let view = try made(options, loop, log)
-    let confined = try Sandbox.enter(sandbox, policy: .viewing())
+    let (confined, watchdog) = try Sandbox.enter(sandbox, policy: .viewing(), over: loop, log)
     log.info("\(confined)")
     log.info("a window shows output \(output): \(view.way)")
     try explain("signals") { () throws(Errno) in try loop.stop(on: signals) }
     defer { log.info("\(view.shown.direct) frames shown directly, \(view.shown.copied) copied") }
     do throws(WaylandError) { try view.run() } catch { throw Failure("view --wayland: \(error)") }
+    withExtendedLifetime(watchdog) {}
   }
 
   private func made(
