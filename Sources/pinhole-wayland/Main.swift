@@ -58,7 +58,8 @@ struct WaylandCommand: Program {
     options.fullscreen = fullscreen
     options.copyOnly = copyOnly
     let view = try made(options, loop, log)
-    let (confined, watchdog) = try Sandbox.enter(sandbox, policy: .viewing(), over: loop, log)
+    let (confined, watchdog) = try Sandbox.enter(
+      sandbox, policy: .viewing(removesFiles: false), over: loop, log)
     log.info("\(confined)")
     log.info("a window shows output \(output): \(view.way)")
     try explain("signals") { () throws(Errno) in try loop.stop(on: signals) }

@@ -16,6 +16,7 @@ struct Calls {
     let parent = getppid()
     let own = getpid()
     let ends = Self.datagramPair()
+    let viewer = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
     let mmapPage = mmap(nil, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     all = [
       "nothing": { 0 },
@@ -87,6 +88,18 @@ struct Calls {
       "linger": { Self.setOption(ends.0, SO_LINGER) },
       "send-buffer": { Self.setOption(ends.0, SO_SNDBUF) },
       "attach-filter": { Self.setOption(ends.0, SO_ATTACH_FILTER) },
+      "prepare-tcp": { Self.outcome(ph_tcp_prepare(viewer), isNegated: true) },
+      // IPPROTO_TCP, TCP_REPAIR, for whoever has CAP_NET_ADMIN.
+      "repair-tcp": {
+        var off: CInt = -1
+        return Self.outcome(setsockopt(viewer, 6, 19, &off, 4))
+      },
+      "unblock": {
+        do throws(Errno) {
+          try UnixSocket.setNonblocking(ends.0, true)
+          return 0
+        } catch { return error.code }
+      },
       "peer": {
         do throws(Errno) {
           _ = try UnixSocket.peer(of: ends.0)
