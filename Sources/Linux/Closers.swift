@@ -33,8 +33,8 @@ public struct Sender: Hashable, Sendable {
 /// sockets, and of all that hang on the same descriptor, but not the waiting for FUSE.
 ///
 /// What waits for a thread keeps its number, and numbers are few. So ``Listener`` takes nobody while
-/// too many wait (``isCrowded``, ``isFull``), and whoever has more than ``share`` of them then is
-/// stuck too.
+/// too many wait (``isCrowded``, ``isFull``), and whoever has more than a few of them then is stuck
+/// too.
 ///
 /// The threads must exist before a filter of system calls that permits none; without them
 /// descriptors are closed at once.
@@ -58,7 +58,7 @@ public enum Closers {
     var waiting: [(fd: CInt, sender: Sender)] = []
     /// What each thread closes, and since when.
     var busy: [Busy?] = []
-    /// Whose descriptors took too long, the newest last.
+    /// Whose descriptors took so long that the thread was interrupted, the newest last.
     var late: [Sender] = []
     /// The thread that looks after the others sleeps until there is something to close.
     var isUnwatched = true
@@ -161,6 +161,10 @@ public enum Closers {
     now > since && now - since > patience
   }
 
+  private static func mustBeInterrupted(_ since: UInt64, _ now: UInt64) -> Bool {
+    now > since && now - since > 2 * patience
+  }
+
   private static func serve(_ index: Int, _ bell: CInt) {
     let thread = ph_gettid()
     while ph_semaphore_wait(bell) == 0 {
@@ -173,8 +177,9 @@ public enum Closers {
       guard let next else { continue }
       closeHere(next)
       work.withLock { work in
-        // Whoever said nothing meanwhile is told when he does.
-        if let done = work.busy[index], isLate(done.since, Clock.now),
+        // It was interrupted, and not only slow, as the end of much memory can be. Whoever said
+        // nothing meanwhile is told when he does.
+        if let done = work.busy[index], mustBeInterrupted(done.since, Clock.now),
           !work.late.contains(done.sender)
         {
           if work.late.count == remembered { work.late.removeFirst() }
@@ -194,8 +199,7 @@ public enum Closers {
         usleep(UInt32(patience / 2000))
         isOver = work.withLock { (work: inout Work) in
           let now = Clock.now
-          for case let busy? in work.busy where now > busy.since && now - busy.since > 2 * patience
-          {
+          for case let busy? in work.busy where mustBeInterrupted(busy.since, now) {
             _ = ph_poke(busy.thread)
           }
           work.isUnwatched = work.waiting.isEmpty && work.busy.allSatisfy { $0 == nil }

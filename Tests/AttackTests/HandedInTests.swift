@@ -26,12 +26,19 @@ import VhostUser
       [
         Puncher.defaultProgram, "serve", "--fd", "3", "--frames-socket", directory.file("frames"),
       ] + sandbox, fds: [(theirs.raw, 3), (out.raw, 1), (out.raw, 2)])
-    let front = try VhostUserFrontEnd(ours.duplicate(), ram: GuestRAM(size: 16 << 20))
+    var options = VhostUserFrontEnd.Options()
+    // It has to start first.
+    options.patience = 60_000
+    let front = try VhostUserFrontEnd(ours.duplicate(), ram: GuestRAM(size: 16 << 20), options)
     return Served(child: child, front: front, directory: directory)
   }
 
+  /// Seconds, longer than anybody here waits. Not for ever: should the last close be ours after all,
+  /// it is this test that lingers.
+  private static let linger: CInt = 30
+
   private func carrier() throws -> (WaitingSocket, SharedFD) {
-    let waiting = try WaitingSocket(lingering: 600)
+    let waiting = try WaitingSocket(lingering: Self.linger)
     var end: SharedFD?
     try UnixSocket.Pair(.stream).split { ours, theirs in
       try? FrameAttacks.send(theirs.raw, [1], [waiting.raw])
@@ -89,7 +96,7 @@ import VhostUser
       waiting = one
       try FrameAttacks.send(next.raw, bytes, [end.raw])
     } else {
-      waiting = try WaitingSocket(lingering: 600)
+      waiting = try WaitingSocket(lingering: Self.linger)
       try FrameAttacks.send(next.raw, bytes, [waiting.raw])
       waiting.giveAway()
     }

@@ -50,25 +50,29 @@ import Testing
     let log = directory.file("log")
     let out = try OwnedFD.open(log, O_WRONLY | O_CREAT | O_APPEND)
     let child = try start(directory, pinhole, log: out.raw)
-    let waiting = try WaitingSocket(lingering: 600)
     let viewer = try UnixSocket.connect(directory.file("vnc"), kind: .stream)
-    let (from, what) = (viewer.raw, waiting.raw)
-    func send() throws {
+    let from = viewer.raw
+    func send(_ fd: CInt) throws {
       _ = try [UInt8](repeating: 7, count: 4).withUnsafeBytes {
-        try UnixSocket.send(from, $0, fds: [what])
+        try UnixSocket.send(from, $0, fds: [fd])
       }
     }
+    var waiting: WaitingSocket?
     if DescriptorRefusal.isKnown {
-      #expect(throws: Errno(EPERM, "sendmsg")) { try send() }
+      let event = try EventFD()
+      #expect(throws: Errno(EPERM, "sendmsg")) { try send(event.fd.raw) }
     } else {
-      try send()
+      let one = try WaitingSocket(lingering: 30)
+      waiting = one
+      try send(one.raw)
+      one.giveAway()
     }
-    waiting.giveAway()
     #expect(try greeting(directory.file("vnc")) == "RFB 003.008\n")
     child.signal(SIGTERM)
     let text = WholeFile.text(log) ?? ""
     #expect(child.waitForEnd(milliseconds: 20_000) == 0, "\(text)")
     #expect(!text.contains("the event loop has not turned"), "\(text)")
+    withExtendedLifetime(waiting) {}
     #expect(pinhole.terminate() == 0, "\(pinhole.log)")
   }
 }
