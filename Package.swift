@@ -169,7 +169,7 @@ let package = Package(
     tests("VNCTests", ["VNC", "RFB", "PinholeInput", "Linux"]),
     tests("RFBTests", ["RFB", "CZlib", "CTurboJPEG"]),
     .executableTarget(
-      name: "sandbox-probe", dependencies: ["Sandbox", "Linux", "CLinux"],
+      name: "sandbox-probe", dependencies: ["Command", "Sandbox", "Linux", "CLinux", log],
       path: "Tests/SandboxProbe", swiftSettings: settings),
     tests(
       "SandboxTests",
@@ -224,8 +224,8 @@ let package = Package(
     tests(
       "FakeGuestTests",
       [
-        "FakeGuest", "FrameProtocol", "PinholeFrames", "pinhole", "pinhole-guest", "Doctor",
-        "Command",
+        "FakeGuest", "FrameProtocol", "PinholeFrames", "pinhole", "pinhole-guest", "pinhole-vnc",
+        "Doctor", "Command",
         "VhostUser", "Virtqueue", "GuestMemory", "Pixels", "Linux", log,
       ]),
     tests(

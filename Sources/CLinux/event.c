@@ -132,11 +132,19 @@ uint64_t ph_monotonic_ns(void)
 
 void ph_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
 
-static void nothing(int number) { (void)number; }
+static _Thread_local volatile uint32_t pokes;
+
+static void count_poke(int number)
+{
+	(void)number;
+	pokes++;
+}
+
+uint32_t ph_pokes(void) { return pokes; }
 
 int ph_prepare_poke(void)
 {
-	struct sigaction action = { .sa_handler = nothing };
+	struct sigaction action = { .sa_handler = count_poke };
 	sigset_t set;
 	sigemptyset(&action.sa_mask);
 	sigemptyset(&set);

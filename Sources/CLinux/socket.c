@@ -67,7 +67,8 @@ static int give(const char *path, mode_t mode, long group)
 	return r;
 }
 
-int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned int mode)
+int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned int mode,
+		   int takes_descriptors)
 {
 	struct sockaddr_un sa;
 	int r = address(path, &sa);
@@ -79,7 +80,9 @@ int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned
 	r = bind_with_mode(fd, &sa, mode);
 	if (r < 0)
 		return close_with(fd, -r);
-	/* Nobody can connect before listen(2). */
+	/* Nobody can connect before listen(2). Older kernels do not know how to refuse. */
+	if (!takes_descriptors)
+		ph_refuse_descriptors(fd);
 	r = give(path, mode, group);
 	if (r == 0 && listen(fd, backlog) < 0)
 		r = -errno;

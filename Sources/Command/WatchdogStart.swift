@@ -3,13 +3,18 @@ import Linux
 import Logging
 
 extension Watchdog {
-  /// Ends the process when a loop does not turn, unless the time is 0; starts in the loop's thread.
+  /// Looks after a loop; starts in the loop's thread.
+  ///
+  /// A call that waits is interrupted after 2 s in any case. What asks the process to end while its
+  /// loop does not turn (SIGTERM, SIGINT) ends it in any case too.
+  ///
+  /// - Parameter seconds: after so long a turn the process ends by itself; 0 for never.
+  /// - Throws: `EMFILE` of eventfd(2), `EAGAIN` of pthread_create(3).
   package static func endingTheProcess(
     over loop: EventLoop, after seconds: UInt32, _ log: Logger
-  ) throws(Errno) -> Watchdog? {
-    guard seconds > 0 else { return nil }
+  ) throws(Errno) -> Watchdog {
     var times = Watchdog.Times()
-    times.end = UInt64(seconds) * 1_000_000_000
+    times.end = seconds > 0 ? UInt64(seconds) * 1_000_000_000 : .max
     times.poke = min(times.poke, times.end)
     return try Watchdog(over: loop, times: times, endingFor: [SIGTERM, SIGINT]) { event in
       switch event {

@@ -23,7 +23,7 @@ struct Activation {
     guard count <= 8 else { throw wrong("\(count) sockets are too many") }
     for raw in 3..<(3 + count) {
       _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
-      let fd = SharedFD(OwnedFD(adopting: raw))
+      let fd = SharedFD(OwnedFD(adopting: raw, from: .connection()))
       guard isListening(raw) else {
         throw wrong("descriptor \(raw) is not a listening Unix socket")
       }

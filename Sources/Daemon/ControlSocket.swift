@@ -12,7 +12,9 @@ final class ControlSocket {
   ///
   /// - Parameter state: the document.
   init(_ path: String, loop: EventLoop, _ state: @escaping () -> String) throws(Failure) {
-    do throws(ListenError) { listener = try Listener(.path(path, .stream), on: loop) } catch {
+    do throws(ListenError) {
+      listener = try Listener(.path(path, .stream, takesDescriptors: false), on: loop)
+    } catch {
       throw Failure("--control: \(error)")
     }
     listener.connected = { socket in

@@ -52,10 +52,7 @@ package final class Daemon {
     signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT, SIGUSR1])
     }
-    LogOutput.prepare()
-    // Where that fails there are as many as before.
-    _ = try? Descriptors.reserveForMessages()
-    Foreign.prepare()
+    Precautions.take()
     try explain("cannot guard guest memory") { () throws(Errno) in try MemoryGuard.prepare() }
     self.udmabuf = udmabuf ?? Result { () throws(CopyReason) in try UdmabufDevice.open() }
     let witness = try Self.witness(options.detector)
@@ -103,9 +100,8 @@ package final class Daemon {
       options.sandbox,
       sockets: [options.socketPath, options.framesSocket, options.control].compactMap { $0 },
       keeper: keeper
-    ) { () throws(Errno) in
-      try Closers.start()
-      watchdog = try Watchdog.endingTheProcess(over: loop, after: options.watchdog, log)
+    ) { () throws(Failure) in
+      watchdog = try Precautions.startThreads(over: loop, watchdog: options.watchdog, log)
     }
     log.info("\(greeting); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
@@ -196,7 +192,8 @@ package final class Daemon {
       loop.stop()
     }
     try explain("cannot serve --fd \(fd)") { () throws(Errno) in
-      try server.serve(OwnedFD(adopting: fd))
+      // The front-end is at the other end: what it sends is closed elsewhere, as with --socket-path.
+      try server.serve(OwnedFD(adopting: fd, from: .connection()))
     }
   }
 

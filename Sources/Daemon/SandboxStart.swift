@@ -13,14 +13,12 @@ import Sandbox
 /// - Returns: what was given up, for the log.
 func enterSandbox(
   _ mode: Sandbox.Mode, sockets: [String], keeper: WitnessKeeper?,
-  startThreads: () throws(Errno) -> Void
+  startThreads: () throws(Failure) -> Void
 ) throws(Failure) -> String {
   // Found out with files and calls of its own, at first use.
   _ = WitnessKeeper.timesAreExact
   return try Sandbox.enter(mode, policy: .serving(), removing: sockets) { () throws(Failure) in
-    do throws(Errno) { try startThreads() } catch {
-      throw Failure("cannot start threads: \(error)")
-    }
+    try startThreads()
     do throws(WitnessError) { try keeper?.startListener() } catch { throw Failure("\(error)") }
   }
 }

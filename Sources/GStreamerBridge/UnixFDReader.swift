@@ -134,20 +134,21 @@ final class UnixFDReader {
   /// - Returns: false when the reader is gone or says what no reader says.
   private func receive() throws(Errno) -> Bool {
     var chunk = [UInt8](repeating: 0, count: 4096)
-    let raw = socket.raw
+    let (raw, sender) = (socket.raw, socket.sender)
     var fds: [CInt] = []
     let received: UnixSocket.Received
     do throws(Errno) {
       received = try chunk.withUnsafeMutableBytes { room in
         Result { () throws(Errno) in
-          try UnixSocket.receive(raw, into: room, fds: &fds, maxFDs: 0, dontWait: true)
+          try UnixSocket.receive(
+            raw, into: room, fds: &fds, maxFDs: 0, dontWait: true, from: sender)
         }
       }.get()
     } catch {
       if error.code == EAGAIN { return true }
       throw error
     }
-    guard received.count > 0 else { return false }
+    guard received.count > 0, !received.truncated else { return false }
     input += chunk.prefix(received.count)
     let size = UnixFDWire.headerSize + 8
     while input.count >= UnixFDWire.headerSize {

@@ -30,7 +30,7 @@ public final class UnixFDServer {
     self.maxReaders = maxReaders
     self.loop = loop
     self.log = log
-    listener = try Listener(.path(path, .stream), on: loop)
+    listener = try Listener(.path(path, .stream, takesDescriptors: false), on: loop)
     listener.failed = { log.warning("cannot accept a reader: \($0)") }
     listener.connected = { [unowned self] in accept($0) }
     loop.everyTurn { [weak self] in self?.dismiss() }

@@ -48,7 +48,8 @@ public final class ControlServer {
   /// - Throws: ``ListenError``.
   public func listen(on path: String) throws(ListenError) {
     let access = UnixSocket.Access.mode(options.mode, group: options.group)
-    let listener = try Listener(.path(path, .seqpacket, access: access), on: loop)
+    let listener = try Listener(
+      .path(path, .seqpacket, access: access, takesDescriptors: false), on: loop)
     listener.failed = { [log] in log.warning("cannot accept a controller: \($0)") }
     listener.connected = { [unowned self] in serve($0) }
     self.listener = listener

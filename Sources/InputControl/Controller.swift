@@ -105,8 +105,13 @@ final class Controller {
       let wait = rate.wait(now: Clock.now)
       guard wait == 0 else { return rest(wait) }
       do throws(Errno) {
-        guard let message = try receive() else { return }
+        guard let (message, hadDescriptors) = try receive() else { return }
         guard !message.isEmpty else { return ended(self, nil) }
+        guard !hadDescriptors else {
+          let text = "descriptors, for which there is no use"
+          refuse(PINHOLE_INPUT_ERROR_MALFORMED, text)
+          return ended(self, text)
+        }
         do throws(InputWire.Malformed) {
           let parsed = try message.withUnsafeBytes { bytes in
             Result { () throws(InputWire.Malformed) in try InputWire.parse(bytes) }
@@ -130,19 +135,22 @@ final class Controller {
     pause?.arm(after: nanoseconds)
   }
 
-  /// - Returns: nil when there is nothing to read, empty at the end.
-  private func receive() throws(Errno) -> [UInt8]? {
+  /// - Returns: nil when there is nothing to read, empty at the end; and whether descriptors came.
+  private func receive() throws(Errno) -> (message: [UInt8], hadDescriptors: Bool)? {
     var bytes = [UInt8](repeating: 0, count: Int(PINHOLE_INPUT_MAX_MESSAGE) + 1)
-    let raw = socket.raw
+    let (raw, sender) = (socket.raw, socket.sender)
     var fds: [CInt] = []
     do throws(Errno) {
       let received = try bytes.withUnsafeMutableBytes { room in
         Result { () throws(Errno) in
-          try UnixSocket.receive(raw, into: room, fds: &fds, maxFDs: 0, dontWait: true)
+          try UnixSocket.receive(
+            raw, into: room, fds: &fds, maxFDs: 0, dontWait: true, from: sender)
         }
       }.get()
+      // A message that is too long is found by its size.
+      let isWhole = received.count < bytes.count
       bytes.removeSubrange(received.count...)
-      return bytes
+      return (bytes, received.truncated && isWhole)
     } catch {
       if error.code == EAGAIN { return nil }
       throw error

@@ -9,10 +9,11 @@ import Glibc
 /// | call | on | why it does not wait |
 /// |---|---|---|
 /// | recvmsg(2) `MSG_DONTWAIT` | sockets of a connection | the flag; what the kernel would close for want of numbers or of room is taken instead (``Descriptors``, ``UnixSocket/receive(_:into:fds:maxFDs:dontWait:from:)``) |
-/// | sendmsg(2), sendfile(2) `MSG_DONTWAIT` | the same | the flag, whatever `O_NONBLOCK` says |
+/// | sendmsg(2) `MSG_DONTWAIT` | the same | the flag, whatever `O_NONBLOCK` says |
+/// | sendfile(2) | QEMU's display socket | `O_NONBLOCK` is set and looked at before; an owner who clears it in between is interrupted by the ``Watchdog`` once, and gets copies by sendmsg(2) from then on |
 /// | accept4(2) | our listening sockets | they are ours and nonblocking |
 /// | shutdown(2) | the same | marks both ends; drops nothing that is queued |
-/// | close(2) | anything | in threads of its own (``Closers``), TCP without lingering |
+/// | close(2) | anything, and our listening sockets, with which goes what nobody accepted | in threads of its own (``Closers``), TCP without lingering |
 /// | getsockopt(2) `SO_DOMAIN`, `SO_TYPE`, `SO_PEERCRED` | anything | answered by the socket layer without a lock, `ENOTSOCK` for all else |
 /// | fcntl(2) `F_GET_SEALS`, `F_DUPFD_CLOEXEC` | anything | answered without asking the file's driver |
 /// | statx(2) `AT_STATX_DONT_SYNC` | anything | tells what is in memory; a server is not asked |

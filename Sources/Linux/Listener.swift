@@ -34,6 +34,8 @@ public final class Listener {
   private static let burst = 40.0
   private static let perSecond = 20
   private static let second: UInt64 = 1_000_000_000
+  /// Nobody is taken for so long while too much waits to be closed (``Closers``).
+  private static let jam: UInt64 = 100_000_000
 
   /// Gets each connection, nonblocking ones of TCP.
   public var connected: (consuming OwnedFD) -> Void = { _ in }
@@ -97,7 +99,7 @@ public final class Listener {
     if nanoseconds > 0 { rest?.arm(after: nanoseconds) } else { watch() }
   }
 
-  /// Ends it and removes the path.
+  /// Ends it and removes the path; does not wait for the socket's close (``Closers``).
   public func stop() {
     unwatch()
     rest = nil
@@ -141,6 +143,12 @@ public final class Listener {
   /// Takes one newcomer a turn, and of a crowd few a second.
   private func accept() {
     guard let socket else { return }
+    // Each newcomer may bring more that does not close.
+    if isCrowd ? Closers.isCrowded : Closers.isFull {
+      unwatch()
+      rest?.arm(after: Self.jam)
+      return
+    }
     do throws(Errno) {
       let connection = try UnixSocket.accept(socket.raw)
       if isTCP {

@@ -49,6 +49,8 @@ public enum UnixSocket {
   ///   - access: who may connect.
   ///   - takesDescriptors: false has the kernel refuse descriptors that peers send (`SO_PASSRIGHTS`,
   ///     Linux 6.16), already when they are not accepted yet.
+  /// - Returns: a socket that is closed as if it came from outside: whoever is not accepted yet goes
+  ///   with it, and with him what he has sent.
   /// - Throws: `EADDRINUSE` where there is a file, `EPERM` where the group is not one of ours.
   public static func listen(
     _ path: String, kind: Kind, backlog: CInt = 8, access: Access = .owner,
@@ -61,11 +63,11 @@ public enum UnixSocket {
       case .anyone: (0o666, nil)
       case .mode(let mode, let group): (mode, group)
       }
-    let fd = OwnedFD(
+    return OwnedFD(
       adopting: try check(
-        ph_unix_listen(path, kind.raw, backlog, group.map { Int($0) } ?? -1, mode), "bind"))
-    if !takesDescriptors { refuseDescriptors(fd.raw) }
-    return fd
+        ph_unix_listen(
+          path, kind.raw, backlog, group.map { Int($0) } ?? -1, mode, takesDescriptors ? 1 : 0),
+        "bind"), from: .connection())
   }
 
   /// Has the kernel refuse descriptors that are sent to a socket from now on, where it can.

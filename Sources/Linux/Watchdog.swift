@@ -38,7 +38,7 @@ public final class LoopPulse: Sendable {
 
 /// A thread that notices when an event loop does not turn, because a call waits that must not.
 ///
-/// It pokes the loop's thread with a signal whose handler does nothing: a call that waits
+/// It pokes the loop's thread with a signal whose handler only counts: a call that waits
 /// interruptibly ends with `EINTR`, and what it was to deliver counts as not delivered. A loop that
 /// does not come back even then has its process end, for a service manager to start another one.
 public final class Watchdog: Sendable {
@@ -107,6 +107,9 @@ public final class Watchdog: Sendable {
   }
 
   deinit { _ = ph_eventfd_signal(stop.raw) }
+
+  /// How often the calling thread was interrupted: a call during which that changed has waited.
+  public static var pokes: UInt32 { ph_pokes() }
 
   private static func watch(_ subject: Subject) {
     let times = subject.times

@@ -85,6 +85,8 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
   var owesTurn = false
   private var lastTurn = 0
   private var hasWarned = false
+  /// A front-end has had a send wait; it costs two seconds once, whatever sockets it brings.
+  private var hasWaited = false
 
   /// A display without a socket: it shows nothing and knows nothing.
   ///
@@ -149,7 +151,8 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
     }
     let new: QEMULink
     do throws(Errno) {
-      new = try QEMULink(socket, on: loop, patience: patience, sendBuffer: sendBuffer)
+      new = try QEMULink(
+        socket, on: loop, patience: patience, sendBuffer: sendBuffer, copies: hasWaited)
     } catch {
       log.warning("QEMU's display socket cannot be used: \(error); its display stays as it is")
       return
@@ -184,6 +187,10 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
     link = nil
     counted.bytesSent &+= old.outbox.bytesSent
     counted.bytesCopied &+= old.outbox.bytesCopied
+    if old.outbox.hasWaited, !hasWaited {
+      hasWaited = true
+      log.warning("QEMU's display socket was made to wait; all it gets is copied from now on")
+    }
     for index in outputs.indices { outputs[index].forgetSent() }
     old.close()
     doubtAll()

@@ -47,8 +47,10 @@ final class QEMULink {
   /// - Parameters:
   ///   - patience: nanoseconds until a question is given up.
   ///   - sendBuffer: bytes asked for SO_SNDBUF; nil leaves it as it is.
+  ///   - copies: nothing is sent by reference.
   init(
-    _ socket: consuming OwnedFD, on loop: EventLoop, patience: UInt64, sendBuffer: CInt? = nil
+    _ socket: consuming OwnedFD, on loop: EventLoop, patience: UInt64, sendBuffer: CInt? = nil,
+    copies: Bool = false
   ) throws(Errno) {
     self.patience = patience
     // For sendfile(2); all else says MSG_DONTWAIT.
@@ -56,7 +58,7 @@ final class QEMULink {
     UnixSocket.refuseDescriptors(socket.raw)
     sender = socket.sender
     self.loop = loop
-    outbox = QEMUOutbox(socket, sendBuffer: sendBuffer)
+    outbox = QEMUOutbox(socket, sendBuffer: sendBuffer, copies: copies)
     timer = LoopTimer(on: loop) { [unowned self] in expire() }
     token = try loop.watch(outbox.fd, for: .readable) { [unowned self] in ready($0) }
   }

@@ -26,11 +26,13 @@ final class QEMUOutbox {
 
   /// Takes over a nonblocking stream socket.
   ///
-  /// - Parameter sendBuffer: bytes asked for SO_SNDBUF, as far as the user may have them; nil
-  ///   leaves it as it is.
-  init(_ socket: consuming OwnedFD, sendBuffer: CInt? = nil) {
+  /// - Parameters:
+  ///   - sendBuffer: bytes asked for SO_SNDBUF, as far as the user may have them; nil leaves it as it
+  ///     is.
+  ///   - copies: nothing is sent by reference.
+  init(_ socket: consuming OwnedFD, sendBuffer: CInt? = nil, copies: Bool = false) {
     let room = try? UnixSocket.growSendBuffer(socket.raw, to: sendBuffer ?? 0)
-    stage = QEMUStage(socketRoom: room ?? 0)
+    stage = QEMUStage(socketRoom: room ?? 0, copies: copies)
     self.socket = socket
     pieces = .allocate(capacity: Self.maxPieces)
     pieces.initialize(repeating: iovec(), count: Self.maxPieces)
@@ -43,6 +45,9 @@ final class QEMUOutbox {
 
   /// Nothing waits for the socket: the next piece goes straight to the kernel.
   var isIdle: Bool { stage.waiting == 0 && pieceCount == 0 }
+
+  /// As ``QEMUStage/hasWaited``.
+  var hasWaited: Bool { stage.hasWaited }
 
   /// Bytes that wait in memory of their own.
   var bytesWaiting: Int { stage.waiting }

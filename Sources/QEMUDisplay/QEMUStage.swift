@@ -21,15 +21,23 @@ struct QEMUStage: ~Copyable {
   private let socketRoom: Int
   /// sendfile(2) is not to be had here, and the bytes are sent from their memory: the kernel
   /// refuses it, or somebody has cleared O_NONBLOCK of the socket, without which it would wait.
-  private var copies = false
+  private var copies: Bool
+  /// Somebody has cleared O_NONBLOCK behind our look at it, and a send waited until the watchdog
+  /// interrupted it.
+  private(set) var hasWaited = false
 
   /// More memory than this is given back once nothing waits; a 4K frame is kept.
   private static let kept = 40 << 20
   /// What a socket takes beyond SO_SNDBUF: one buffer of the kernel's.
   private static let slack = 256 << 10
 
-  /// - Parameter socketRoom: the socket's SO_SNDBUF in bytes.
-  init(socketRoom: Int) { self.socketRoom = socketRoom }
+  /// - Parameters:
+  ///   - socketRoom: the socket's SO_SNDBUF in bytes.
+  ///   - copies: sendfile(2) is not used.
+  init(socketRoom: Int, copies: Bool = false) {
+    self.socketRoom = socketRoom
+    self.copies = copies
+  }
 
   /// Bytes that the socket has not taken.
   var waiting: Int { Int(tail - head) }
@@ -77,12 +85,22 @@ struct QEMUStage: ~Copyable {
 
   /// Sends what waits, as far as the socket takes it.
   ///
+  /// The flag is looked at once, which another owner of the socket can wait for. A look before each
+  /// call would cost one more call each and leave him the same gap; so whoever has used it once is
+  /// sent copies from then on, by calls that have a flag of their own.
+  ///
+  /// - Parameter isNonblocking: looks at the flag.
   /// - Returns: bytes that went out.
   /// - Throws: what ends the connection, such as `EPIPE`; a full socket does not.
-  mutating func drain(_ socket: CInt) throws(Errno) -> Int {
+  mutating func drain(
+    _ socket: CInt, isNonblocking: (CInt) -> Bool = UnixSocket.isNonblocking
+  ) throws(Errno) -> Int {
     var sum = 0
-    if !copies, head < tail, !UnixSocket.isNonblocking(socket) { copies = true }
+    if !copies, head < tail, !isNonblocking(socket) { copies = true }
     while head < tail {
+      let (refers, pokes) = (!copies, Watchdog.pokes)
+      // It was interrupted, after some bytes or none.
+      defer { if refers, Watchdog.pokes != pokes { (copies, hasWaited) = (true, true) } }
       do throws(Errno) {
         let sent = try send(socket)
         guard sent > 0 else { break }

@@ -75,63 +75,75 @@ public struct CallPolicy: Sendable {
   ) -> CallPolicy {
     CallPolicy(
       allowed: eventLoop + sockets + memory + files + devices + ending(ownPID)
-        + (removesFiles ? removals.map { .any($0) } : []),
-      refused: guesses + (removesFiles ? [] : removals.map { .any($0) }))
+        + removing(removesFiles),
+      refused: guesses + removing(!removesFiles))
   }
 
   /// What `pinhole share` needs: no device, and no guest memory.
   public static func sharing(
     ownPID: CInt = getpid(), removesFiles: Bool = Landlock.abi != nil
   ) -> CallPolicy {
-    let removals = removesFiles ? removals.map { CallRule.any($0) } : []
-    return CallPolicy(
-      allowed: eventLoop + sockets + memory + files + ending(ownPID) + removals
+    CallPolicy(
+      allowed: eventLoop + sockets + memory + files + ending(ownPID) + removing(removesFiles)
         + CallRule.each("ioctl", argument: 1, in: [ph_REQUEST_SIOCOUTQ]),
-      refused: guesses + (removesFiles ? [] : Self.removals.map { .any($0) }))
+      refused: guesses + removing(!removesFiles))
   }
 
   /// What `pinhole input` needs: it has guest memory and sockets, and no device of the host's.
   ///
-  /// - Parameter ownPID: signals may go to this process alone.
-  public static func input(ownPID: CInt = getpid()) -> CallPolicy {
+  /// - Parameters:
+  ///   - ownPID: signals may go to this process alone.
+  ///   - removesFiles: sockets' paths may be removed at the end; only where Landlock says which.
+  public static func input(
+    ownPID: CInt = getpid(), removesFiles: Bool = Landlock.abi != nil
+  ) -> CallPolicy {
     CallPolicy(
-      allowed: eventLoop + sockets + memory + files + ownSockets + ending(ownPID),
-      refused: guesses)
+      allowed: eventLoop + sockets + memory + files + ending(ownPID) + removing(removesFiles),
+      refused: guesses + removing(!removesFiles))
   }
 
   /// What a bridge from frames to other programs needs, which has its sockets: those of the
   /// producer are connected anew when it starts again.
   ///
-  /// - Parameter ownPID: signals may go to this process alone.
-  public static func bridge(ownPID: CInt = getpid()) -> CallPolicy {
+  /// - Parameters:
+  ///   - ownPID: signals may go to this process alone.
+  ///   - removesFiles: sockets' paths may be removed at the end; only where Landlock says which.
+  public static func bridge(
+    ownPID: CInt = getpid(), removesFiles: Bool = Landlock.abi != nil
+  ) -> CallPolicy {
     CallPolicy(
-      allowed: eventLoop + sockets + memory + files + ownSockets + reconnecting + ending(ownPID),
-      refused: guesses)
+      allowed: eventLoop + sockets + memory + files + reconnecting + ending(ownPID)
+        + removing(removesFiles),
+      refused: guesses + removing(!removesFiles))
   }
 
-  /// What a bridge with PipeWire's library needs, whose threads run already.
+  /// What a bridge with PipeWire's library needs, whose threads run already. It has no path of its
+  /// own to remove.
   ///
   /// - Parameter ownPID: signals may go to this process alone.
   public static func pipeWire(ownPID: CInt = getpid()) -> CallPolicy {
-    CallPolicy(
-      allowed: bridge(ownPID: ownPID).allowed + pipeWireCalls, refused: guesses)
+    let bridge = bridge(ownPID: ownPID, removesFiles: false)
+    return CallPolicy(allowed: bridge.allowed + pipeWireCalls, refused: bridge.refused)
   }
 
   /// Its loops make descriptors of their own for each stream, and it asks who is at the other end.
-  private static let pipeWireCalls: [CallRule] = names(
-    "epoll_create1", "timerfd_create", "timerfd_settime", "timerfd_gettime", "getpeername",
-    "getsockname", "sched_getparam",
-    "sched_getscheduler", "getegid", "getgid", "mlock", "mlock2", "munlock", "getsockopt",
-    "setsockopt", "madvise", "fcntl")
+  ///
+  /// Which fcntl(2) and which options of sockets it uses differs between its versions and modules,
+  /// some of which talk to D-Bus: they are not limited further than to the level of sockets. What
+  /// memory may be advised is: neither the library nor the modules of a client call madvise(2).
+  private static let pipeWireCalls: [CallRule] =
+    names(
+      "epoll_create1", "timerfd_create", "timerfd_settime", "timerfd_gettime", "getpeername",
+      "getsockname", "sched_getparam",
+      "sched_getscheduler", "getegid", "getgid", "mlock", "mlock2", "munlock", "fcntl")
+    + ["getsockopt", "setsockopt"].map {
+      .with(UInt64(SOL_SOCKET), masked: 0xffff_ffff, in: 1, $0)
+    }
 
-  /// Their connections do not block, whoever has them, and their paths are removed at the end: where
-  /// Landlock says, which knows no other directory.
-  private static let ownSockets: [CallRule] =
-    CallRule.each("fcntl", argument: 1, in: [UInt64(F_SETFL)]) + removals.map { .any($0) }
-
-  /// Unix sockets only.
+  /// Unix sockets only, which are made to block once they are connected.
   private static let reconnecting: [CallRule] =
     CallRule.each("socket", argument: 0, in: [UInt64(AF_UNIX)]) + names("connect")
+    + [.both("fcntl", (1, F_SETFL), (2, O_RDWR))]
 
   /// The event loop; its epoll and signal descriptors exist already, events come with each
   /// connection.
@@ -194,8 +206,10 @@ public struct CallPolicy: Sendable {
     // lstat(2) of the sockets' paths at the end.
     + names("lstat", "newfstatat")
 
-  /// unlink(2) of the sockets' paths at the end; Landlock says where.
-  private static let removals = ["unlink", "unlinkat"]
+  /// unlink(2) of the sockets' paths at the end; Landlock says where. Nothing if it is not meant.
+  private static func removing(_ isMeant: Bool) -> [CallRule] {
+    isMeant ? names("unlink", "unlinkat") : []
+  }
 
   /// Requests to udmabuf, userfaultfd, the page map, dma-bufs and their fences, and to DRM nodes
   /// that consumers bring. UFFDIO_API and the like are not among them: no second device can be

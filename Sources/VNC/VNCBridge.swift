@@ -93,7 +93,7 @@ public final class VNCBridge {
       let listener: Listener
       switch address {
       case .path(let path):
-        listener = try Listener(.path(path, .stream), on: loop)
+        listener = try Listener(.path(path, .stream, takesDescriptors: false), on: loop)
         addresses.append(address)
       case .loopback(let host, let port):
         listener = try Listener(.loopback(host, port: port), on: loop)

@@ -113,14 +113,20 @@ final class Viewer {
 
   private func receive() {
     do throws(Errno) {
-      let raw = socket.raw
+      let (raw, sender) = (socket.raw, socket.sender)
       var chunk = [UInt8](repeating: 0, count: 4096)
-      let count = try chunk.withUnsafeMutableBytes { room in
+      let received = try chunk.withUnsafeMutableBytes { room in
         Result { () throws(Errno) in
           var fds: [CInt] = []
-          return try UnixSocket.receive(raw, into: room, fds: &fds, maxFDs: 0, dontWait: true).count
+          return try UnixSocket.receive(
+            raw, into: room, fds: &fds, maxFDs: 0, dontWait: true, from: sender)
         }
       }.get()
+      guard !received.truncated else {
+        end = "it sent descriptors, for which there is no use"
+        return
+      }
+      let count = received.count
       guard count > 0 else {
         end = "it has left"
         return

@@ -33,6 +33,7 @@ struct GStreamer: Program {
     guard options.output < 16 else { throw ValidationError("--output takes 0 to 15") }
     guard options.maxReaders > 0 else { throw ValidationError("--max-readers must be at least 1") }
     LogLines.bootstrap(level: options.logLevel, perSecond: 100)
+    Precautions.take()
     let log = Logger(label: "pinhole")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -49,11 +50,13 @@ struct GStreamer: Program {
     try explain("cannot watch signals") { () throws(Errno) in
       try loop.stop(on: signals)
     }
-    let confinement = try Sandbox.enter(
-      options.sandbox, policy: .bridge(), removing: [options.unixfd], keepsRoot: true)
+    let (confinement, watchdog) = try Sandbox.enter(
+      options.sandbox, policy: .bridge(), removing: [options.unixfd], keepsRoot: true, over: loop,
+      log)
     log.info(
       "pinhole gst \(pinholeVersion) serves output \(options.output) on \(options.unixfd); \(confinement)"
     )
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
+    withExtendedLifetime(watchdog) {}
   }
 }

@@ -47,6 +47,7 @@ struct ServeInput: ParsableCommand {
   func run() throws {
     try check()
     LogLines.bootstrap(level: options.logLevel, perSecond: 100)
+    Precautions.take()
     let log = Logger(label: "pinhole")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -80,12 +81,12 @@ struct ServeInput: ParsableCommand {
     try explain("cannot watch signals") { () throws(Errno) in
       try loop.stop(on: signals)
     }
-    let confinement = try Sandbox.enter(
-      options.sandbox, policy: .input(),
-      removing: devices.map(\.1) + [options.controlSocket])
+    let (confinement, watchdog) = try Sandbox.enter(
+      options.sandbox, policy: .input(), removing: devices.map(\.1) + [options.controlSocket],
+      over: loop, log)
     log.info("\(greeting); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
-    withExtendedLifetime(connection) {}
+    withExtendedLifetime((connection, watchdog)) {}
     if let failure { throw failure }
   }
 

@@ -28,6 +28,7 @@ struct PipeWire: Program {
       throw ValidationError("--frames-socket and --name cannot be empty")
     }
     LogLines.bootstrap(level: options.logLevel, perSecond: 100)
+    Precautions.take()
     let log = Logger(label: "pinhole")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -41,9 +42,10 @@ struct PipeWire: Program {
     try explain("cannot watch signals") { () throws(Errno) in
       try loop.stop(on: signals)
     }
-    let confinement = try Sandbox.enter(options.sandbox, policy: .pipeWire(), keepsRoot: true)
+    let (confinement, watchdog) = try Sandbox.enter(
+      options.sandbox, policy: .pipeWire(), keepsRoot: true, over: loop, log)
     log.info("pinhole pipewire \(pinholeVersion) shows \(options.framesSocket); \(confinement)")
     do throws(Errno) { try loop.run() } catch { throw Failure("the event loop failed: \(error)") }
-    withExtendedLifetime(bridge) {}
+    withExtendedLifetime((bridge, watchdog)) {}
   }
 }

@@ -46,6 +46,7 @@ struct VNCCommand: Program {
 
   func run() throws {
     LogLines.bootstrap(level: options.logLevel, perSecond: 20)
+    Precautions.take()
     let log = Logger(label: "vnc")
     let signals = try explain("cannot receive signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -55,8 +56,8 @@ struct VNCCommand: Program {
     do throws(VNCBridge.Failure) {
       bridge = try VNCBridge(bridgeOptions, on: loop, log: log)
     } catch { throw Failure("vnc: \(error)") }
-    let confined = try Sandbox.enter(
-      options.sandbox, policy: .viewing(), removing: bridge.paths, keepsRoot: true)
+    let (confined, watchdog) = try Sandbox.enter(
+      options.sandbox, policy: .viewing(), removing: bridge.paths, keepsRoot: true, over: loop, log)
     log.info("\(confined)")
     for (output, address) in bridge.addresses.enumerated() {
       log.info("viewers of output \(output) connect to \(address)")
@@ -65,6 +66,7 @@ struct VNCCommand: Program {
       try loop.stop(on: signals)
       try loop.run()
     }
+    withExtendedLifetime(watchdog) {}
   }
 
   private var bridgeOptions: VNCBridge.Options {

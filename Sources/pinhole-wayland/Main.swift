@@ -32,6 +32,7 @@ struct WaylandCommand: Program {
 
   func run() throws {
     LogLines.bootstrap(level: window.logLevel, perSecond: 20)
+    Precautions.take()
     let log = Logger(label: "view")
     let signals = try explain("signals") { () throws(Errno) in
       try Signals.descriptor(for: [SIGTERM, SIGINT])
@@ -43,12 +44,14 @@ struct WaylandCommand: Program {
     options.fullscreen = window.fullscreen
     options.copyOnly = copyOnly
     let view = try made(options, loop, log)
-    let confined = try Sandbox.enter(window.sandbox, policy: .viewing(), keepsRoot: true)
+    let (confined, watchdog) = try Sandbox.enter(
+      window.sandbox, policy: .viewing(removesFiles: false), keepsRoot: true, over: loop, log)
     log.info("\(confined)")
     log.info("a window shows output \(window.output): \(view.way)")
     try explain("signals") { () throws(Errno) in try loop.stop(on: signals) }
     defer { log.info("\(view.shown.direct) frames shown directly, \(view.shown.copied) copied") }
     do throws(WaylandError) { try view.run() } catch { throw Failure("view --wayland: \(error)") }
+    withExtendedLifetime(watchdog) {}
   }
 
   private func made(

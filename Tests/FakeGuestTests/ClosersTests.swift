@@ -30,12 +30,89 @@ import Testing
       var byte: UInt8 = 0
       // Closed by the other thread.
       guard read(pipe[0], &byte, 1) == 0 else { exit(2) }
-      for _ in 0..<400 where !Closers.isStuck(stranger) { usleep(10_000) }
+      // It is interrupted a second later, and known all the same.
+      var most = 0
+      for _ in 0..<400 where !Closers.isStuck(stranger) || most == 0 {
+        most = max(most, Closers.state.stuck)
+        usleep(10_000)
+      }
       guard Closers.isStuck(stranger), !Closers.isStuck(friend) else { exit(3) }
-      guard Closers.state.stuck == 1 else { exit(4) }
+      guard most == 1 else { exit(4) }
       withExtendedLifetime(waiting) {}
       // Not exit(3): what the stuck thread holds would be taken for a leak.
       _exit(7)
+    }
+  }
+
+  /// Nobody was accepted yet, and what he sent has to be closed with the listener.
+  @Test func aListenerThatEndsIsNotWaitedFor() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      // What hangs ends with a signal instead.
+      alarm(60)
+      try Closers.start(threads: 2)
+      let directory = try TemporaryDirectory()
+      let path = directory.file("listen")
+      let listener = try Listener(.path(path, .seqpacket), on: EventLoop())
+      let end = try UnixSocket.connect(path, kind: .seqpacket, patience: 0)
+      let waiting = try WaitingSocket(lingering: 600)
+      let sent = try [UInt8(1)].withUnsafeBytes {
+        try UnixSocket.send(end.raw, $0, fds: [waiting.raw])
+      }
+      guard sent == 1 else { exit(1) }
+      waiting.giveAway()
+      listener.stop()
+      guard access(path, F_OK) != 0 else { exit(2) }
+      withExtendedLifetime(waiting) {}
+      _exit(7)
+    }
+  }
+
+  /// A thread that waits for a socket's peer is interrupted, and goes on with what waits for it.
+  @Test func aLingerIsInterrupted() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      alarm(60)
+      try Closers.start(threads: 1)
+      let (stranger, friend) = (Sender.connection(), Sender.connection())
+      let waiting = try WaitingSocket(lingering: 600)
+      Closers.close(try ClosersTests.carrier(waiting), from: stranger)
+      var pipe: [CInt] = [-1, -1]
+      guard Glibc.pipe(&pipe) == 0 else { exit(1) }
+      Closers.close(pipe[1], from: friend)
+      var byte: UInt8 = 0
+      guard read(pipe[0], &byte, 1) == 0 else { exit(2) }
+      // Who had it wait is known afterwards too.
+      guard Closers.isStuck(stranger), !Closers.isStuck(friend) else { exit(3) }
+      withExtendedLifetime(waiting) {}
+      exit(7)
+    }
+  }
+
+  /// While much waits, nobody is taken who may bring more, and whoever has brought it is stuck.
+  @Test func aJamKeepsNewcomersOut() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      alarm(100)
+      try Closers.start(threads: 1)
+      let waiting = try (0..<3).map { _ in try WaitingSocket(lingering: 600) }
+      for one in waiting {
+        Closers.close(try ClosersTests.carrier(one), from: .connection())
+      }
+      let (flooder, friend) = (Sender.connection(), Sender.connection())
+      for _ in 0..<300 { Closers.close(fcntl(2, F_DUPFD_CLOEXEC, 3), from: flooder) }
+      Closers.close(fcntl(2, F_DUPFD_CLOEXEC, 3), from: friend)
+      guard Closers.isCrowded, Closers.isStuck(flooder), !Closers.isStuck(friend) else { exit(1) }
+      let loop = try EventLoop()
+      let directory = try TemporaryDirectory()
+      let listener = try Listener(.path(directory.file("listen"), .stream), isCrowd: true, on: loop)
+      let came = Locked(0)
+      listener.connected = { _ in came.withLock { $0 += 1 } }
+      let end = try UnixSocket.connect(directory.file("listen"), kind: .stream, patience: 0)
+      for _ in 0..<4 { try loop.turn(timeout: 0) }
+      guard came.withLock({ $0 }) == 0 else { exit(2) }
+      while came.withLock({ $0 }) == 0 { try loop.turn() }
+      guard !Closers.isCrowded, !Closers.isStuck(flooder) else { exit(3) }
+      listener.stop()
+      withExtendedLifetime((waiting, end.raw)) {}
+      exit(7)
     }
   }
 

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Linux
 import Testing
@@ -90,6 +91,26 @@ import Testing
     #expect(!UnixSocket.isSocket(a.raw, kind: .seqpacket))
     let event = try EventFD()
     #expect(!UnixSocket.isSocket(event.fd.raw, kind: .stream))
+  }
+
+  /// Whoever connects can pass nothing, accepted or not; he can talk.
+  @Test func descriptorsAreRefusedBeforeAnybodyIsAccepted() throws {
+    let path = "/tmp/pinhole-linux-refuse-\(getpid())"
+    unlink(path)
+    defer { unlink(path) }
+    let listener = try UnixSocket.listen(path, kind: .stream, takesDescriptors: false)
+    let (probe, _) = try pair(.stream)
+    // Linux 6.16; an older one takes them, and they are closed.
+    guard ph_refuse_descriptors(probe.raw) == 0 else { return }
+    let client = try UnixSocket.connect(path, kind: .stream)
+    let event = try EventFD()
+    let raw = client.raw
+    func say(_ fds: [CInt]) throws -> Int {
+      try [UInt8(1)].withUnsafeBytes { try UnixSocket.send(raw, $0, fds: fds) }
+    }
+    #expect(throws: Errno(EPERM, "sendmsg")) { _ = try say([event.fd.raw]) }
+    #expect(try say([]) == 1)
+    _ = listener.raw
   }
 
   @Test func listeningAndConnecting() throws {

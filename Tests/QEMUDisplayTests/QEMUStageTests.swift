@@ -122,6 +122,51 @@ struct QEMUStageTests {
     #expect(isSame)
   }
 
+  /// Has the calling thread interrupted again and again, as a watchdog does.
+  private func poked<R>(_ body: () throws -> R) throws -> R {
+    #expect(ph_prepare_poke() == 0)
+    let isOver = Locked(false)
+    let own = ph_gettid()
+    let poker = try Linux.Thread("poker") {
+      while !isOver.withLock({ $0 }) {
+        usleep(20_000)
+        _ = ph_poke(own)
+      }
+    }
+    let result = Result { try body() }
+    isOver.withLock { $0 = true }
+    _ = consume poker
+    return try result.get()
+  }
+
+  @Test(
+    "Somebody who clears it behind our look at it has us wait once", .timeLimit(.minutes(2)),
+    arguments: [100_000, 3_000_000])
+  func blockingBehindTheLook(_ count: Int) throws {
+    let pipe = try Pipe(1)
+    var stage = QEMUStage(socketRoom: pipe.room)
+    let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
+    try UnixSocket.setNonblocking(pipe.sender.raw, false)
+    let room = try stage.reserve(count, for: pipe.sender.raw)
+    UnsafeMutableRawBufferPointer(start: room, count: count).copyBytes(from: bytes)
+    _ = try poked { try stage.drain(pipe.sender.raw) { _ in true } }
+    #expect(stage.hasWaited && stage.waiting > 0)
+    // Nobody interrupts it any more.
+    var received: [UInt8] = []
+    while stage.waiting > 0 {
+      received += pipe.readAll()
+      _ = try stage.drain(pipe.sender.raw) { _ in true }
+    }
+    received += pipe.readAll()
+    let isSame = received == bytes
+    #expect(isSame)
+    // The next socket is not trusted either.
+    var next = QEMUStage(socketRoom: pipe.room, copies: stage.hasWaited)
+    _ = try next.reserve(count, for: pipe.sender.raw)
+    _ = try next.drain(pipe.sender.raw) { _ in true }
+    #expect(next.waiting > 0 && !next.hasWaited)
+  }
+
   @Test("A peer that is gone is an error, not a signal")
   func gone() throws {
     let pipe = try Pipe(1 << 20)

@@ -1,6 +1,8 @@
 import CLinux
+import Command
 import Glibc
 import Linux
+import Logging
 import Sandbox
 
 /// The calls that can be tried; each returns 0 or an errno.
@@ -14,6 +16,7 @@ struct Calls {
     let parent = getppid()
     let own = getpid()
     let ends = Self.datagramPair()
+    let viewer = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
     let mmapPage = mmap(nil, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     all = [
       "nothing": { 0 },
@@ -85,6 +88,18 @@ struct Calls {
       "linger": { Self.setOption(ends.0, SO_LINGER) },
       "send-buffer": { Self.setOption(ends.0, SO_SNDBUF) },
       "attach-filter": { Self.setOption(ends.0, SO_ATTACH_FILTER) },
+      "prepare-tcp": { Self.outcome(ph_tcp_prepare(viewer), isNegated: true) },
+      // IPPROTO_TCP, TCP_REPAIR, for whoever has CAP_NET_ADMIN.
+      "repair-tcp": {
+        var off: CInt = -1
+        return Self.outcome(setsockopt(viewer, 6, 19, &off, 4))
+      },
+      "unblock": {
+        do throws(Errno) {
+          try UnixSocket.setNonblocking(ends.0, true)
+          return 0
+        } catch { return error.code }
+      },
       "peer": {
         do throws(Errno) {
           _ = try UnixSocket.peer(of: ends.0)
@@ -116,7 +131,22 @@ struct Calls {
           return 0
         } catch { return error.code }
       },
-      "late-loop": { Self.lateLoop() },
+      "late-loop": {
+        var times = Watchdog.Times()
+        times.interval = 20_000_000
+        times.poke = 60_000_000
+        let patience = times
+        return Self.lateLoop { loop throws(Errno) in
+          try Watchdog(over: loop, times: patience, endingFor: [SIGTERM]) {
+            if case .lost = $0 { _exit(9) }
+          }
+        }
+      },
+      "late-loop-without-end": {
+        Self.lateLoop { loop throws(Errno) in
+          try Watchdog.endingTheProcess(over: loop, after: 0, Logger(label: "probe"))
+        }
+      },
       "capabilities": { Sandbox.hasCapabilities ? EPERM : 0 },
       "privileges": { Sandbox.canGainPrivileges ? EPERM : 0 },
       "abort": { abort() },
@@ -186,7 +216,8 @@ struct Calls {
   }
 
   /// A loop that waits for ever while a signal asks it to end: exit status 9 by the watchdog.
-  private static func lateLoop() -> CInt {
+  /// A loop that is asked to end and does not turn.
+  private static func lateLoop(_ watch: (EventLoop) throws(Errno) -> Watchdog) -> CInt {
     do throws(Errno) {
       let signals = try Signals.descriptor(for: [SIGTERM])
       let loop = try EventLoop()
@@ -196,12 +227,7 @@ struct Calls {
         kill(getpid(), SIGTERM)
         while true { pause() }
       }
-      var times = Watchdog.Times()
-      times.interval = 20_000_000
-      times.poke = 60_000_000
-      let dog = try Watchdog(over: loop, times: times, endingFor: [SIGTERM]) {
-        if case .lost = $0 { _exit(9) }
-      }
+      let dog = try watch(loop)
       try loop.run()
       withExtendedLifetime((dog, signals.raw)) {}
       return 0

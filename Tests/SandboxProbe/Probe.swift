@@ -8,7 +8,8 @@ import Sandbox
 /// usage: sandbox-probe STEPS CALL [PATH [REMOVABLE]]; STEPS is `off`, `files` (all but the filter), `on`,
 /// `log`, `root` (an empty root directory in place of Landlock), `calls` (the filter alone, as
 /// without Landlock), `rendering` (as a renderer) or `loading` (as a renderer that is still loading
-/// its libraries). Files beside REMOVABLE can go.
+/// its libraries), or a program whose filter alone applies: `sharing`, `input`, `bridge`, `viewing`,
+/// `pipewire`. Files beside REMOVABLE can go.
 @main
 enum Probe {
   static func main() {
@@ -36,6 +37,13 @@ enum Probe {
     if steps == "calls" {
       return try Sandbox.restrictCalls(to: .serving(removesFiles: false), mode: .on)
     }
+    // The filters of the other programs, as where there is no Landlock.
+    let others: [String: CallPolicy] = [
+      "sharing": .sharing(removesFiles: false), "input": .input(removesFiles: false),
+      "bridge": .bridge(removesFiles: false), "viewing": .viewing(removesFiles: false),
+      "pipewire": .pipeWire(),
+    ]
+    if let policy = others[steps] { return try Sandbox.restrictCalls(to: policy, mode: .on) }
     let directories = path.isEmpty ? [] : [Sandbox.directory(of: path)]
     let files = try Sandbox.confine(
       removingFilesIn: directories, withoutLandlock: steps == "root")

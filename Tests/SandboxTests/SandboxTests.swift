@@ -21,7 +21,7 @@ private let killed: CInt = 128 + SIGSYS
   /// Without this, a call that fails anyway would prove nothing.
   @Test(arguments: [
     "open", "thread-open", "list", "inet", "fork", "thread", "scan", "memory", "exec-memory",
-    "memfd", "dup-onto", "exec", "kill-parent", "socketpair", "block",
+    "memfd", "dup-onto", "exec", "kill-parent", "socketpair", "block", "unblock", "prepare-tcp",
   ])
   func workWithoutTheSandbox(_ call: String) throws {
     #expect(try outcome("off", call) == 0)
@@ -66,12 +66,58 @@ private let killed: CInt = 128 + SIGSYS
 
   @Test func aSignalThatALateLoopDoesNotTakeEndsTheProcess() throws {
     #expect(try outcome("off", "late-loop") == 9)
+    // With --watchdog 0 too, which only says that it does not end by itself.
+    #expect(try outcome("off", "late-loop-without-end") == 1)
   }
 
   /// libc asks on its own; nobody should lose a guest's screen for it.
   @Test(.enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"))
   func otherLimitsAreRefused() throws {
     #expect(try outcome("on", "limit-stack") == EACCES)
+  }
+
+  /// Where no Landlock says which files these are, no program may remove any.
+  @Test(
+    .enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"),
+    arguments: ["calls", "sharing", "input", "bridge", "viewing", "pipewire"])
+  func withoutLandlockNothingIsRemoved(_ policy: String) throws {
+    let directory = try TemporaryDirectory()
+    try WholeFile.write([1], to: directory.file("x"))
+    #expect(try outcome(policy, "unlink", directory.file("x")) == EACCES)
+    #expect(access(directory.file("x"), F_OK) == 0)
+  }
+
+  /// A guest's data goes through all of them.
+  @Test(
+    .enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"),
+    arguments: ["sharing", "input", "bridge", "viewing", "pipewire"],
+    ["exec", "inet", "fork", "thread", "exec-memory", "socketpair", "advise-poison", "repair-tcp"])
+  func noProgramMay(_ policy: String, _ call: String) throws {
+    #expect(try outcome(policy, call) == killed)
+  }
+
+  @Test(
+    .enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"),
+    arguments: [
+      ("sharing", "attach-filter"), ("input", "attach-filter"), ("bridge", "attach-filter"),
+      ("viewing", "attach-filter"), ("sharing", "block"), ("input", "block"),
+      ("input", "connect-unix"), ("bridge", "prepare-tcp"), ("input", "prepare-tcp"),
+    ])
+  func someMayNot(_ policy: String, _ call: String) throws {
+    #expect(try outcome(policy, call) == killed)
+  }
+
+  @Test(
+    .enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"),
+    arguments: [
+      ("viewing", "prepare-tcp"), ("bridge", "block"), ("viewing", "block"), ("pipewire", "block"),
+      ("input", "unblock"), ("bridge", "unblock"), ("input", "linger"), ("viewing", "linger"),
+      ("pipewire", "linger"), ("bridge", "advise-populate"), ("pipewire", "advise-populate"),
+      ("input", "limit-files"), ("bridge", "limit-files"), ("input", "tgkill-self"),
+      ("bridge", "tgkill-self"), ("viewing", "tgkill-self"), ("pipewire", "tgkill-self"),
+    ])
+  func theirOwnCallsAreLeft(_ policy: String, _ call: String) throws {
+    #expect(try outcome(policy, call) == 0)
   }
 
   @Test func abortIsSeenAsSuch() throws {

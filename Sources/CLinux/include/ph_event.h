@@ -37,6 +37,8 @@ int ph_prepare_poke(void);
 /* Sends it to a thread of this process. */
 int ph_poke(int thread);
 /* 1 if a signal that is blocked waits to be taken. */
+/* How often the calling thread was poked. */
+uint32_t ph_pokes(void);
 int ph_is_pending(int signal);
 
 static const uint32_t ph_EPOLLIN = EPOLLIN;

@@ -9,8 +9,12 @@
 enum { PH_MAX_FDS = 253 }; /* SCM_MAX_FD of the kernel */
 
 /* type: SOCK_STREAM or SOCK_SEQPACKET. All sockets are close-on-exec. */
-/* group: who owns the socket's file beside us, -1 for our own; mode: of that file, exactly. */
-int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned int mode);
+/*
+ * group: who owns the socket's file beside us, -1 for our own; mode: of that file, exactly;
+ * takes_descriptors: 0 as ph_refuse_descriptors, where the kernel can, before anybody connects.
+ */
+int ph_unix_listen(const char *path, int type, int backlog, long group, unsigned int mode,
+		   int takes_descriptors);
 /* 1 if somebody listens there, 0 if nobody does, -errno if there is no such socket; never waits. */
 int ph_unix_is_served(const char *path, int type);
 /*

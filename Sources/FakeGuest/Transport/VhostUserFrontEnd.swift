@@ -16,6 +16,8 @@ package final class VhostUserFrontEnd: DeviceTransport {
     package var behaviour = FakeDisplay.Behaviour()
     /// Leaves after so many messages and so many bytes of the next one.
     package var cut: (messages: Int, bytes: Int)?
+    /// Milliseconds until a missing reply is an error: of a back-end that serves another one first.
+    package var patience: CInt = 10_000
     /// Behaves as QEMU does.
     package init() {}
   }
@@ -59,6 +61,7 @@ package final class VhostUserFrontEnd: DeviceTransport {
     _ socket: consuming OwnedFD, ram: GuestRAM, _ options: Options = .init()
   ) throws(GuestError) {
     channel = FrontEndChannel(socket)
+    channel.patience = options.patience
     self.ram = ram
     self.options = options
     display = options.display ? FakeDisplay() : nil
