@@ -219,7 +219,7 @@ public final class BufferStore {
       let offered = OfferedBuffer(
         id: buffer.id, generation: buffer.generation, layout: buffer.layout, size: buffer.size,
         fd: SharedFD(fd), memory: .guestPages)
-      offered.pin = pin
+      offered.charge = pin
       offered.leftovers = leftovers
       return offered
     }

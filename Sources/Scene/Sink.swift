@@ -43,6 +43,10 @@ public protocol Sink: AnyObject {
 
   /// The guest does not wait any longer for those who have frames with this lock.
   func expired(_ lock: Hold)
+
+  /// Whether somebody on the sink's side has a buffer on screen, though the scene may show another
+  /// picture by now.
+  func shows(_ buffer: OfferedBuffer) -> Bool
 }
 
 extension Sink {
@@ -52,6 +56,8 @@ extension Sink {
   public func pullLate() {}
   /// Does nothing: the sink keeps no frames.
   public func expired(_ lock: Hold) {}
+  /// Nobody: the sink keeps no frames.
+  public func shows(_ buffer: OfferedBuffer) -> Bool { false }
 }
 
 /// Some of the outputs, from 0 to 63.

@@ -44,9 +44,16 @@ extension GPUDevice {
   /// takes a descriptor here and at every consumer.
   private func makeRoom() {
     guard exporting.count >= Self.mostOnOffer else { return }
-    let idle = exporting.filter { $0.scanouts == 0 && !$0.isImported }
+    let idle = exporting.filter { $0.scanouts == 0 && !$0.isImported && !isSeen($0) }
     guard let oldest = idle.min(by: { $0.lastShown < $1.lastShown }) else { return }
     revoke(oldest, .unused) {}
+  }
+
+  /// Whether a consumer that is behind still has a resource's dma-buf on its screen, which is not to
+  /// be taken away as unused: such a consumer has the pages in any case, and at most one such buffer
+  /// for each output.
+  func isSeen(_ resource: Resource) -> Bool {
+    resource.exported?.current.map { scene.isSeen($0) } ?? false
   }
 
   private func fallBack(_ resource: Resource, _ reason: CopyReason) {

@@ -41,7 +41,7 @@ extension GPUDevice {
   /// part is not in it any more go dark.
   private func relaid(_ resource: Resource, on scanout: Scanout) {
     if resource.exported != nil {
-      revoke(resource, resource.scanouts > 0 ? .destroyed : .unused) {}
+      revoke(resource, resource.scanouts > 0 || isSeen(resource) ? .destroyed : .unused) {}
     }
     for other in scanouts where other.resource === resource {
       other.isNew = true
