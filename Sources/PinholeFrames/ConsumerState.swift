@@ -1,3 +1,4 @@
+import CLinux
 import FrameProtocol
 import Glibc
 import Linux
@@ -18,6 +19,8 @@ extension FrameConsumer {
       if error.code == EAGAIN || error.code == ECONNRESET { return nil }
       throw .system(error)
     }
+    // A socket that lingers (socket(7)) would have whoever closes it wait for its peer.
+    for number in numbers { ph_do_not_linger(number) }
     let fds = numbers.map { SharedFD(OwnedFD(adopting: $0)) }
     guard received.count > 0 else { throw .closed }
     let packet = UnsafeRawBufferPointer(rebasing: scratch[..<received.count])
@@ -65,6 +68,10 @@ extension FrameConsumer {
       outputs[state.output] = state
       return .output(state)
     case .bufferAdd(let add):
+      // Before anything is asked of a descriptor that should not be there.
+      guard !options.copyOnly || add.memory == .copy else {
+        throw unexpected(PINHOLE_BUFFER_ADD, at: \pinhole_buffer_add.flags, "it is no copy")
+      }
       let buffer = try ReceivedBuffer(checking: add, fds: fds)
       try accept(buffer, producer)
       return .bufferAdded(buffer)
@@ -114,7 +121,6 @@ extension FrameConsumer {
         "\(buffer.width)x\(buffer.height) are more than \(options.mostPixels) pixels, the most "
           + "that this consumer takes")
     }
-    if options.copyOnly, buffer.memory != .copy { throw fault(\.flags, "it is no copy") }
     if producer.features & PINHOLE_FEATURE_ALIGNMENT != 0 { try checkAlignment(of: buffer) }
     buffers[name] = buffer
   }

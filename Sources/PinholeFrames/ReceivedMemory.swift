@@ -6,7 +6,8 @@ import PinholeProtocol
 import Pixels
 
 // Whether what came beside a message is what the message says: memory that is too short, or can
-// become so, would kill whoever reads it (SIGBUS).
+// become so, would kill whoever reads it (SIGBUS). Until a descriptor is known to be a memfd, which
+// alone has seals, or a dma-buf, nothing is asked of it that a server of files would have to answer.
 extension ReceivedBuffer {
   /// Takes the descriptors over.
   ///
