@@ -50,6 +50,8 @@ public final class HostBuffer {
   public let pixels: PixelSource
   /// Keeps what ``pixels`` points to mapped.
   private let mapping: AnyObject?
+  /// What the memory is paid with, for as long as anybody has it.
+  let charge: AnyObject?
   /// The renderer draws into it no more: it is to be taken from everybody once it is not shown.
   public var isRetired = false
   /// What consumers get; nil before ``BufferStore/offer(_:asCopy:)``.
@@ -69,10 +71,13 @@ public final class HostBuffer {
 
   /// Describes a buffer.
   ///
-  /// - Parameter mapping: is kept as long as the buffer.
+  /// - Parameters:
+  ///   - mapping: is kept as long as the buffer.
+  ///   - charge: what the memory is paid with; is kept as long as anybody has a dma-buf of it.
   public init(
     id: UInt64, width: UInt32, height: UInt32, fourcc: FourCC, modifier: UInt64 = linearModifier,
-    planes: [Plane], memory: Memory, pixels: PixelSource, mapping: AnyObject?
+    planes: [Plane], memory: Memory, pixels: PixelSource, mapping: AnyObject?,
+    charge: AnyObject? = nil
   ) {
     self.id = id
     self.width = width
@@ -83,6 +88,7 @@ public final class HostBuffer {
     self.memory = memory
     self.pixels = pixels
     self.mapping = mapping
+    self.charge = charge
   }
 }
 

@@ -13,6 +13,13 @@ extension BufferStore {
   /// - Parameter asCopy: no dma-buf is wanted.
   public func offer(_ host: HostBuffer, asCopy: Bool) -> OfferedBuffer? {
     if let offered = host.offered { return offered }
+    defer {
+      // Whoever keeps a dma-buf keeps the memory. Of a memfd nothing tells.
+      if let offered = host.offered, offered.isOriginal {
+        offered.charge = host.charge
+        offered.leftovers = leftovers
+      }
+    }
     guard let plane = host.planes.first, host.memory == .memfd else {
       host.offered = asCopy ? nil : OfferedBuffer(host, size: host.pixels.layout.size)
       return host.offered

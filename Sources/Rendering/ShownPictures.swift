@@ -187,7 +187,7 @@ final class ShownPictures {
     let host = HostBuffer(
       id: lastID, width: width, height: height, fourcc: output.fourcc,
       planes: [HostBuffer.Plane(fd: memory.fd, offset: 0, stride: stride)], memory: .memfd,
-      pixels: pixels, mapping: memory)
+      pixels: pixels, mapping: memory, charge: share)
     let picture = Picture(host, file: files.newID())
     // Not sealed against writing yet, which udmabuf would refuse: see BufferStore.offer.
     lives.send(.addFile(picture.file, size: UInt64(memory.count)), gift: memory.fd) { _ in }
