@@ -36,6 +36,7 @@ extension GPUDevice {
   public func sharedObject(_ id: SharedObjectID?) -> SharedFD? {
     let only = shared.count == 1 ? shared.values.first : nil
     guard let resource = id.map({ shared[$0] }) ?? only else { return nil }
+    if resource.mayRecover { recover(resource) }
     if resource.exported != nil, verify(resource) { showEverywhere(resource) }
     // Who did not let go of pages that were taken back gets no others meanwhile.
     guard !otherDevices.keepsPages, let buffer = export(resource) else { return nil }
