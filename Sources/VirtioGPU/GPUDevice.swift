@@ -108,6 +108,7 @@ public final class GPUDevice {
       scene.publish()
     }
     loop.everyTurn { [unowned self] in finishTurn() }
+    budget.onShortage = { [unowned self] in renderer?.giveMemoryBack() ?? false }
     scene.outOfMemory = { [unowned self] in _ = refuse(.copies) }
     holds.onExpiry = { [scene] in scene.expire($0) }
   }
