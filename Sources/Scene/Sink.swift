@@ -21,6 +21,7 @@ import Fences
 ///   behind gets copies until it has caught up.
 /// - A buffer that is **revoked** must not be given to anybody afterwards. Who has it on the sink's
 ///   side is told to let go; until then the sink keeps the revocation's lock.
+/// - The device does not revoke guest pages as unused while a sink ``shows(_:)`` them.
 /// - Sinks know nothing of the device, and call nobody but the scene, to pull. So no call comes back
 ///   to where it began.
 public protocol Sink: AnyObject {

@@ -141,6 +141,7 @@ import Testing
     bench.server.revoke(pages.offered, reason: .rebacked) { released += 1 }
     try bench.turn { released == 1 }
     #expect(pages.offered.recipients.suspects.contains { $0 === mine })
+    #expect(try bench.told(consumer) == ["buffer 1.1 remove rebacked"])
     try consumer.closed(BufferName(number: 1, generation: 1))
     try bench.turn()
     #expect(pages.offered.recipients.suspects.map(\.label) == ["another"])

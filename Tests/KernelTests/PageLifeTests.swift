@@ -158,7 +158,8 @@ struct PageLifeTests {
 
   /// What such a consumer has on its screen is not unused, though the guest has left it long since.
   @Test func whatIsStillOnAScreenIsNotTakenAwayAsUnused() throws {
-    let scene = try scene()
+    // Nobody is late, and no flush waits for an answer.
+    let scene = try scene("--hold-deadline", "20000")
     try flipAway(scene)
     try scene.settle()
     try scene.send(.unref(1), .unref(2))
@@ -168,6 +169,9 @@ struct PageLifeTests {
   private func flipAway(_ scene: Scene) throws {
     let slow = try FrameConsumer(
       path: scene.pinhole.framesSocket, options: .init(name: "slow"))
+    guard case .connected = try #require(try slow.next(timeout: 5000)) else {
+      throw Errno(EPROTO, "connect")
+    }
     var frames: [ReceivedFrame] = []
     var removed: [RemovalReason] = []
     func listen(until isEnough: () -> Bool) throws {
@@ -179,13 +183,16 @@ struct PageLifeTests {
         }
       }
     }
-    let first = try picture(scene)
-    try scene.flush(first, fence: 2)
+    for resource: UInt32 in [1, 2] {
+      let picture = try Framebuffer(
+        scene.driver, resource: resource, width: Self.width, height: Self.height, kind: .blob)
+      try picture.show()
+      for _ in 0..<2 {
+        for command in picture.flushCommands() { try scene.driver.send(command) }
+        try scene.watcher.follow(scene.driver)
+      }
+    }
     try listen { frames.count == 2 }
-    let second = try Framebuffer(
-      scene.driver, resource: 2, width: Self.width, height: Self.height, kind: .blob)
-    try scene.send(second.showCommand())
-    try scene.flush(second, fence: 3)
     // Both are looked at each time; 200 times without being shown are enough to be let go.
     let before = try scene.pinhole.counters()["checks"] ?? 0
     #expect(try scene.pinhole.waits { ($0["checks"] ?? 0) > before + 900 })
