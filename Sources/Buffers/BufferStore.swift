@@ -89,9 +89,6 @@ public final class BufferStore {
   /// Bytes of guest memory in dma-bufs that this process holds.
   public var pinnedBytes: UInt64 { account.bytes }
 
-  /// Whether any buffer shows guest pages.
-  package var hasExports: Bool { !buffers.isEmpty }
-
   /// What was done so far.
   public var counters: BufferCounters {
     var all = counted
@@ -222,7 +219,7 @@ public final class BufferStore {
       let offered = OfferedBuffer(
         id: buffer.id, generation: buffer.generation, layout: buffer.layout, size: buffer.size,
         fd: SharedFD(fd), memory: .guestPages)
-      offered.pin = pin
+      offered.charge = pin
       offered.leftovers = leftovers
       return offered
     }

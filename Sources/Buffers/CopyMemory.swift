@@ -61,7 +61,10 @@ public final class CopyMemory {
   func take(_ bytes: Int) throws(Errno) -> Use {
     let need = UInt64(bytes)
     if let old = reuse(need, restedAt: Clock.now) { return old }
-    while need > limit || used > limit - need {
+    // What others may still have is not let go for a piece that cannot be had in any case.
+    let inUse = used - spare.reduce(0) { $0 + $1.piece.paid }
+    guard need <= limit, inUse <= limit - need else { throw Errno(ENOMEM, "memfd_create") }
+    while used > limit - need {
       if let old = reuse(need, restedAt: .max) { return old }
       guard let smallest = spare.indices.min(by: { size($0) < size($1) }) else {
         throw Errno(ENOMEM, "memfd_create")

@@ -50,17 +50,25 @@ public final class HostBuffer {
   public let pixels: PixelSource
   /// Keeps what ``pixels`` points to mapped.
   private let mapping: AnyObject?
+  /// What the memory is paid with, for as long as anybody has it.
+  let charge: AnyObject?
   /// The renderer draws into it no more: it is to be taken from everybody once it is not shown.
   public var isRetired = false
   /// What consumers get; nil before ``BufferStore/offer(_:asCopy:)``.
-  public internal(set) var offered: OfferedBuffer?
+  public internal(set) var offered: OfferedBuffer? {
+    didSet { if let offered { last = offered } }
+  }
+  /// What they got last, for as long as anybody here has it.
+  private weak var last: OfferedBuffer?
+  /// They got the memfd itself, so that nothing tells when the last of them has let it go.
+  public internal(set) var isGivenAway = false
   /// Why that is a read-only copy and no dma-buf.
   public internal(set) var copyReason: CopyReason?
 
   /// Somebody on the host reads it, who may hold it longer than its picture is the newest: a copy,
   /// or a dma-buf as far as its own fences tell. Locks of commits are not seen here.
   public var hasReaders: Bool {
-    guard let offered else { return false }
+    guard let offered = offered ?? last else { return false }
     return offered.lock.readers > 0 || offered.busy != nil
   }
 
@@ -69,10 +77,13 @@ public final class HostBuffer {
 
   /// Describes a buffer.
   ///
-  /// - Parameter mapping: is kept as long as the buffer.
+  /// - Parameters:
+  ///   - mapping: is kept as long as the buffer.
+  ///   - charge: what the memory is paid with; is kept as long as anybody has a dma-buf of it.
   public init(
     id: UInt64, width: UInt32, height: UInt32, fourcc: FourCC, modifier: UInt64 = linearModifier,
-    planes: [Plane], memory: Memory, pixels: PixelSource, mapping: AnyObject?
+    planes: [Plane], memory: Memory, pixels: PixelSource, mapping: AnyObject?,
+    charge: AnyObject? = nil
   ) {
     self.id = id
     self.width = width
@@ -83,6 +94,7 @@ public final class HostBuffer {
     self.memory = memory
     self.pixels = pixels
     self.mapping = mapping
+    self.charge = charge
   }
 }
 

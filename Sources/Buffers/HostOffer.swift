@@ -13,6 +13,13 @@ extension BufferStore {
   /// - Parameter asCopy: no dma-buf is wanted.
   public func offer(_ host: HostBuffer, asCopy: Bool) -> OfferedBuffer? {
     if let offered = host.offered { return offered }
+    defer {
+      // Whoever keeps a dma-buf keeps the memory. Of a memfd nothing tells.
+      if let offered = host.offered, offered.isOriginal {
+        offered.charge = host.charge
+        offered.leftovers = leftovers
+      }
+    }
     guard let plane = host.planes.first, host.memory == .memfd else {
       host.offered = asCopy ? nil : OfferedBuffer(host, size: host.pixels.layout.size)
       return host.offered
@@ -25,8 +32,12 @@ extension BufferStore {
         note(error)
       }
     }
-    host.offered = offered ?? seal(plane.fd, layout)
-    return host.offered
+    if offered == nil {
+      offered = seal(plane.fd, layout)
+      host.isGivenAway = host.isGivenAway || offered != nil
+    }
+    host.offered = offered
+    return offered
   }
 
   private func wrap(_ memory: SharedFD, _ layout: PixelLayout) throws(CopyReason) -> OfferedBuffer {
@@ -35,12 +46,15 @@ extension BufferStore {
     do throws(Errno) { file = try GuestFile(try memory.duplicate()) } catch {
       throw .failed(error)
     }
+    // What is behind the picture is not pinned.
+    let page = UInt64(pageSize)
+    let count = min(file.size, (layout.size &+ page &- 1) & ~(page &- 1))
     let plan = try BufferPlan(
-      layout: layout, ranges: [FileRange(file: file, offset: 0, count: file.size)],
+      layout: layout, ranges: [FileRange(file: file, offset: 0, count: count)],
       limits: device.limits)
     do throws(Errno) {
       return OfferedBuffer(
-        id: BufferID.next(), generation: 1, layout: layout, size: file.size,
+        id: BufferID.next(), generation: 1, layout: layout, size: plan.bytes,
         fd: SharedFD(try device.create(plan.items)), memory: .rendered)
     } catch { throw .failed(error) }
   }

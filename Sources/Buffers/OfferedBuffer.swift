@@ -36,13 +36,13 @@ public final class OfferedBuffer {
   /// Who reads a copy, which is drawn into again when nobody does. What is no copy is kept by the
   /// lock of the commit that shows it.
   public let lock = Hold()
-  /// Counts the guest pages as pinned for as long as this object holds them.
-  var pin: Pin?
+  /// What the memory is paid with for as long as this object holds it: a ``Pin`` for guest pages, a
+  /// share of the guest's host memory for what a renderer draws into.
+  var charge: AnyObject?
   /// Takes over what others still have when this object goes.
   var leftovers: Leftovers?
-  /// Those who were given the descriptor and have not said that they closed it; and those who have.
-  private var holders: [Recipient] = []
-  private var closers: [Recipient] = []
+  /// Those who were given the descriptors.
+  public let recipients = Recipients()
   /// Keeps the memory of a copy from being used for another.
   var keeper: AnyObject?
 
@@ -114,24 +114,17 @@ public final class OfferedBuffer {
   }
 
   deinit {
-    guard let pin, let leftovers else { return }
-    // Those who said so are asked last: who left without a word is likelier to have it.
-    leftovers.take(
-      fd, pin, name: "\(id).\(generation)", size: size, from: holders.isEmpty ? closers : holders)
+    guard let charge, let leftovers else { return }
+    forEachDescriptor {
+      leftovers.take($0, charge, name: "\(id).\(generation)", size: size, from: recipients)
+    }
   }
 
   /// Somebody was sent the descriptor.
-  public func given(to recipient: Recipient) {
-    guard !holders.contains(where: { $0 === recipient }) else { return }
-    closers.removeAll { $0 === recipient }
-    holders.append(recipient)
-  }
+  public func given(to recipient: Recipient) { recipients.given(to: recipient) }
 
   /// Somebody says that he closed it.
-  public func closed(by recipient: Recipient) {
-    guard let index = holders.firstIndex(where: { $0 === recipient }) else { return }
-    closers.append(holders.remove(at: index))
-  }
+  public func closed(by recipient: Recipient) { recipients.closed(by: recipient) }
 }
 
 /// Why a generation of a buffer is taken from its consumers.

@@ -1,9 +1,14 @@
+#ifndef _GNU_SOURCE
+#error "build with -D_GNU_SOURCE"
+#endif
 #include "ph_dmabuf.h"
 #include <linux/magic.h>
 #include <sys/vfs.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/dma-buf.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Both are of Linux 6.0; older headers lack them. */
@@ -56,6 +61,15 @@ int ph_dmabuf_import_sync_file(int fd, int sync_file, int write)
 
 int ph_is_dmabuf(int fd)
 {
+	struct statx st;
 	struct statfs facts;
+	/*
+	 * fstatfs(2) asks whoever serves a file on FUSE, and lasts as long as that takes. Such files
+	 * have a type; the kernel's own files without a name (alloc_anon_inode) have none, and answer
+	 * by themselves.
+	 */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0 ||
+	    (st.stx_mode & S_IFMT) != 0)
+		return 0;
 	return fstatfs(fd, &facts) == 0 && facts.f_type == DMA_BUF_MAGIC;
 }

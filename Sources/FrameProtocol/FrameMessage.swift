@@ -208,6 +208,10 @@ package struct CursorMessage: FrameProtocolMessage, Equatable {
       try message.require(
         hotY < new.height, \.hot_y, "the hot spot is \(hotY) of \(new.height) pixels down")
       image = new
+    } else {
+      // Of the last image, which no image can be larger than.
+      try message.require(hotX < PINHOLE_MAX_CURSOR, \.hot_x, "the hot spot is \(hotX)")
+      try message.require(hotY < PINHOLE_MAX_CURSOR, \.hot_y, "the hot spot is \(hotY)")
     }
     try message.requireDescriptors(context.descriptors, image == nil ? 0 : 1)
   }

@@ -221,6 +221,9 @@ package struct BufferAdd: FrameProtocolMessage, Equatable {
     // An image of a GPU, which the CPU is not to read, may have any planes.
     let isImage = isDMABuf && context.features & PINHOLE_FEATURE_MODIFIERS != 0
     try message.require(
+      isImage || FourCC.packed.contains(FourCC(rawValue: body.fourcc)), \.fourcc,
+      "format \(FourCC(rawValue: body.fourcc)) was not agreed on")
+    try message.require(
       isImage || body.modifier == linearModifier, \.modifier,
       "modifier 0x\(String(body.modifier, radix: 16)) was not agreed on")
     try message.require(

@@ -121,8 +121,9 @@ final class FrameClient {
   /// Takes a generation back; adds itself to those whom the revocation waits for.
   func revoke(_ key: FrameBufferKey, _ reason: RevocationReason, _ revocation: FrameRevocation) {
     guard let buffer = known[key] else { return }
-    // A copy that this consumer has on its screen goes when something else is there.
-    if reason == .unused, !revocation.buffer.isOriginal, buffer.state == .offered,
+    // What this consumer has on its screen goes when something else is there, unless it is the
+    // guest's: those pages are not revoked as unused while anybody shows them (Scene.isSeen).
+    if reason == .unused, revocation.buffer.memory != .guestPages, buffer.state == .offered,
       isOnScreen(key)
     {
       known[key]?.goesWithNextFrame = true
@@ -272,7 +273,7 @@ final class FrameClient {
         \pinhole_buffer_closed.buffer, of: PINHOLE_BUFFER_CLOSED, "buffer \(key) was not removed")
     }
     known[key]?.state = .closed
-    for revocation in buffer.revocations { revocation.buffer.closed(by: recipient) }
+    buffer.recipients.closed(by: recipient)
     if buffer.isOverdue { overdue -= 1 }
     known[key]?.isOverdue = false
     for output in outputs.indices {

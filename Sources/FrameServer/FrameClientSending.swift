@@ -108,7 +108,7 @@ extension FrameClient {
     guard known[key] == nil else { return true }
     guard send(BufferAdd(buffer).wire, buffer.fd, buffer.others) else { return false }
     buffer.given(to: recipient)
-    known[key] = KnownBuffer()
+    known[key] = KnownBuffer(recipients: buffer.recipients)
     return true
   }
 

@@ -17,6 +17,8 @@ struct KnownBuffer {
     case closed
   }
 
+  /// Where it is noted that the consumer has closed it, also late, when nobody else knows the buffer.
+  let recipients: Recipients
   var state = State.offered
   /// A frame was sent in it.
   var wasShown = false

@@ -43,7 +43,7 @@ extension FrameServer {
       let peer = try UnixSocket.peer(of: socket.raw)
       if let refusal { return refuse(socket.raw, refusal, peer) }
       UnixSocket.setSendBuffer(socket.raw, 32 << 10)
-      let client = FrameClient(socket, peer: peer, recipient(peer), server: self)
+      let client = FrameClient(socket, peer: peer, recipient(ofProcess: peer.pid), server: self)
       client.isCopyOnly = copiesOnly
       client.isUntrusted = copiesOnly
       client.token = try loop.watch(client.socket.raw, for: .readable) {

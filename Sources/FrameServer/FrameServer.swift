@@ -170,14 +170,23 @@ public final class FrameServer: Sink {
     armRevocations()
   }
 
+  /// Whether a consumer has a buffer on its screen.
+  public func shows(_ buffer: OfferedBuffer) -> Bool {
+    let key = FrameBufferKey(buffer)
+    return clients.contains { $0.isOnScreen(key) }
+  }
+
   /// The process at the other end of a socket.
-  func recipient(_ peer: UnixSocket.Peer) -> Recipient {
+  ///
+  /// Processes outside of our PID namespace all have the number 0 (pid_namespaces(7)): each of their
+  /// connections stands for itself, so that none answers for another.
+  func recipient(ofProcess pid: Int32) -> Recipient {
     recipients = recipients.filter { pid, known in
       known.keepsPages || clients.contains { $0.peer.pid == pid }
     }
-    if let known = recipients[peer.pid] { return known }
-    let new = Recipient("frame consumer (process \(peer.pid))")
-    recipients[peer.pid] = new
+    if pid != 0, let known = recipients[pid] { return known }
+    let new = Recipient("frame consumer (process \(pid))")
+    if pid != 0 { recipients[pid] = new }
     return new
   }
 }

@@ -8,17 +8,20 @@ import Pixels
 extension FrameConsumer {
   /// Takes one packet; nil if it tells the user nothing.
   func receive() throws(FramesError) -> Event? {
-    var numbers: [CInt] = []
+    // What is not kept is closed as strangers' descriptors are: a close may wait for whoever made
+    // the file (a socket that lingers, a file on FUSE).
+    var fds: [CInt] = []
+    defer { for fd in fds { Closers.close(fd, from: sender) } }
     let received: UnixSocket.Received
     do throws(Errno) {
       received = try UnixSocket.receive(
-        socket.raw, into: scratch, fds: &numbers, maxFDs: Int(PINHOLE_MAX_FDS), dontWait: true)
+        socket.raw, into: scratch, fds: &fds, maxFDs: Int(PINHOLE_MAX_FDS), dontWait: true,
+        from: sender)
     } catch {
       // A reset may stand before the producer's last words: read on.
       if error.code == EAGAIN || error.code == ECONNRESET { return nil }
       throw .system(error)
     }
-    let fds = numbers.map { SharedFD(OwnedFD(adopting: $0)) }
     guard received.count > 0 else { throw .closed }
     let packet = UnsafeRawBufferPointer(rebasing: scratch[..<received.count])
     let message: ProducerMessage
@@ -29,7 +32,7 @@ extension FrameConsumer {
       }
       message = try ProducerMessage(
         packet, descriptors: fds.count, features: producer?.features ?? hello.features)
-      event = try accept(message, fds)
+      event = try accept(message, &fds)
     } catch {
       throw .malformed(
         message: WireName.message(error.type),
@@ -42,8 +45,9 @@ extension FrameConsumer {
     return event
   }
 
+  /// - Parameter fds: the descriptors that came; those that are kept are taken out.
   private func accept(
-    _ message: ProducerMessage, _ fds: [SharedFD]
+    _ message: ProducerMessage, _ fds: inout [CInt]
   ) throws(MalformedMessage) -> Event? {
     guard let producer else {
       switch message {
@@ -65,11 +69,16 @@ extension FrameConsumer {
       outputs[state.output] = state
       return .output(state)
     case .bufferAdd(let add):
-      let buffer = try ReceivedBuffer(checking: add, fds: fds)
+      // Before anything is asked of a descriptor that should not be there.
+      guard !options.copyOnly || add.memory == .copy else {
+        throw unexpected(PINHOLE_BUFFER_ADD, at: \pinhole_buffer_add.flags, "it is no copy")
+      }
+      let buffer = try ReceivedBuffer(checking: add, &fds)
       try accept(buffer, producer)
       return .bufferAdded(buffer)
     case .frame(let message):
-      let frame = ReceivedFrame(message, fence: fds.first)
+      let fence = fds.popLast().map { SharedFD(OwnedFD(adopting: $0, from: sender)) }
+      let frame = ReceivedFrame(message, fence: fence)
       try accept(frame, producer)
       return .frame(frame)
     case .bufferRemove(let removal):
@@ -81,7 +90,7 @@ extension FrameConsumer {
       removed[removal.name] = buffer
       return .bufferRemoved(removal.name, reason: removal.reason)
     case .cursor(let message):
-      let cursor = try ReceivedCursor(message, fds: fds)
+      let cursor = try ReceivedCursor(message, fds.first)
       try accept(cursor, producer)
       return .cursor(cursor)
     case .error, .ignored: return nil
@@ -114,7 +123,6 @@ extension FrameConsumer {
         "\(buffer.width)x\(buffer.height) are more than \(options.mostPixels) pixels, the most "
           + "that this consumer takes")
     }
-    if options.copyOnly, buffer.memory != .copy { throw fault(\.flags, "it is no copy") }
     if producer.features & PINHOLE_FEATURE_ALIGNMENT != 0 { try checkAlignment(of: buffer) }
     buffers[name] = buffer
   }

@@ -103,6 +103,8 @@ public final class FrameConsumer {
   /// The frames of each output that were not answered, with their buffers.
   var unanswered: [UInt32: [UInt64: BufferName]] = [:]
   let socket: SharedFD
+  /// The producer, as far as the closing of what it sends is concerned.
+  let sender = Sender.connection()
   let options: Options
   /// What was asked for.
   let hello: ConsumerHello

@@ -1,6 +1,19 @@
 /// `DRM_FORMAT_MOD_LINEAR` of drm_fourcc.h, the only modifier of guest pages.
 public let linearModifier: UInt64 = 0
 
+/// The most that a sink may be told of a picture: what the frame protocol's header calls
+/// `PINHOLE_MAX_SIZE`, `PINHOLE_MAX_STRIDE` and `PINHOLE_MAX_BYTES`, as a test compares.
+///
+/// The device checks what a guest says against it, so that no sink has to.
+public enum PictureLimits {
+  /// Pixels across or down.
+  public static let side: UInt32 = 16_384
+  /// Bytes from one row to the next.
+  public static let stride: UInt32 = 1 << 18
+  /// Bytes of the memory that holds a picture.
+  public static let bytes: UInt64 = 1 << 33
+}
+
 /// How the pixels of a picture lie in its memory: one plane, 4 bytes a pixel, linear.
 public struct PixelLayout: Equatable, Sendable {
   /// Pixels in a row.

@@ -77,6 +77,12 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
   var hasGivenUpPages = false
   /// The dma-bufs that QEMU may have, whatever became of the socket that brought them.
   var imports: [QEMUImport] = []
+  /// Revoked dma-bufs that QEMU has let go, and that its GPU still reads.
+  var parting: [QEMUImport] = []
+  /// A fence of all who use a dma-buf now; tests have no dma-bufs.
+  var readers: (SharedFD) throws(Errno) -> SharedFD = { (dmaBuf) throws(Errno) in
+    SharedFD(try DmaBufFences.users(of: dmaBuf.raw).intoFD())
+  }
   let recipient = Recipient("QEMU's display")
   /// Counts the messages that put a dma-buf on an output or take it off.
   var scanouts: UInt64 = 0
@@ -270,6 +276,11 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
   /// Has QEMU let a buffer go, with the frame that follows or at the end of the turn.
   public func revoke(_ buffer: OfferedBuffer, _ reason: RevocationReason, _ lock: Hold) {
     letGo(of: buffer, lock)
+  }
+
+  /// Whether QEMU has a dma-buf on one of its outputs.
+  public func shows(_ buffer: OfferedBuffer) -> Bool {
+    outputs.contains { $0.pages?.buffer === buffer }
   }
 
   // MARK: Sending

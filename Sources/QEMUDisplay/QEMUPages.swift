@@ -55,6 +55,8 @@ final class QEMUImport {
   var left: UInt64?
   /// QEMU was asked whether it has taken that message.
   var isAsked = false
+  /// Waits for QEMU's GPU, which reads on after QEMU has let go.
+  var readers: FenceWatch?
   /// It must not be shown any more.
   private(set) var isRevoked = false
   private var lock: Hold?
@@ -72,6 +74,7 @@ final class QEMUImport {
   func finish() {
     let kept = lock
     lock = nil
+    readers = nil
     deadline = nil
     kept?.release()
   }
@@ -88,9 +91,9 @@ extension QEMUDisplay {
   /// The dma-buf of a frame; nil if its pixels have to be sent.
   ///
   /// QEMU drops the position inside the dma-buf, so the picture has to begin at its first byte; it
-  /// knows one plane, and no fence.
+  /// knows one plane, and no fence. While it keeps pages that were taken back it gets no others.
   func importable(_ frame: Commit) -> QEMUPages? {
-    guard wantsBuffers, let buffer = frame.buffer, buffer.isOriginal,
+    guard wantsBuffers, !recipient.keepsPages, let buffer = frame.buffer, buffer.isOriginal,
       let packed = buffer.layout.packed, packed.offset == 0, frame.bufferCrop.x == 0,
       frame.bufferCrop.y == 0, Self.importable.contains(packed.fourcc), frame.acquire == nil
     else { return nil }
@@ -196,11 +199,10 @@ extension QEMUDisplay {
   /// Lets a frame go once QEMU's GPU, too, has read it.
   private func finish(_ done: QEMUInFlight) {
     guard let lock = done.lock else { return }
-    let fd = done.buffer.fd.raw
-    guard link != nil, !DmaBufFences.isIdle(fd) else { return lock.release() }
+    let fd = done.buffer.fd
+    guard link != nil, !DmaBufFences.isIdle(fd.raw) else { return lock.release() }
     do throws(Errno) {
-      let readers = SharedFD(try DmaBufFences.users(of: fd).intoFD())
-      reading[done.number] = try FenceWatch(readers, on: loop) { [weak self] in
+      reading[done.number] = try FenceWatch(try readers(fd), on: loop) { [weak self] in
         lock.release()
         self?.reading[done.number] = nil
       }
@@ -232,11 +234,14 @@ extension QEMUDisplay {
     for index in outputs.indices where outputs[index].pages?.buffer === buffer {
       outputs[index].pages?.isRevoked = true
     }
-    guard let leaveTimer, let entry = imports.first(where: { $0.buffer === buffer }) else {
-      return
-    }
+    guard let leaveTimer else { return }
+    let known = imports.first { $0.buffer === buffer }
+    let entry = known ?? QEMUImport(buffer)
+    // QEMU may have let it go a moment ago, and its GPU not.
+    guard known != nil || buffer.busy != nil else { return }
     entry.revoke(deadline: Clock.now &+ leaveDeadline, lock)
     if !leaveTimer.isArmed { leaveTimer.arm(after: leaveDeadline) }
+    guard known != nil else { return finish(entry) }
     owesTurn = true
     followLeaving()
   }
@@ -285,6 +290,22 @@ extension QEMUDisplay {
     imports.removeAll { entry in gone.contains { $0 === entry } }
     for entry in gone {
       entry.buffer.closed(by: recipient)
+      finish(entry)
+    }
+  }
+
+  /// QEMU has let a buffer go: whoever revoked it goes on once QEMU's GPU has read it, too, as far as
+  /// the dma-buf's own fences tell, or at the deadline.
+  private func finish(_ entry: QEMUImport) {
+    parting.removeAll { $0 === entry }
+    guard entry.deadline != nil, let busy = entry.buffer.busy else { return entry.finish() }
+    do throws(Errno) {
+      entry.readers = try FenceWatch(try readers(busy), on: loop) { [weak self, weak entry] in
+        if let self, let entry { finish(entry) }
+      }
+      parting.append(entry)
+    } catch {
+      log.debug("cannot wait for the readers of buffer \(entry.buffer.id): \(error)")
       entry.finish()
     }
   }
@@ -292,9 +313,11 @@ extension QEMUDisplay {
   /// The guest does not wait any longer; the pages stay pinned.
   func dropLate() {
     let now = Clock.now
-    let late = imports.filter { $0.deadline.map { $0 <= now } ?? false }
-    for entry in late { entry.finish() }
-    if let next = imports.compactMap(\.deadline).min() {
+    for entry in imports + parting where entry.deadline.map({ $0 <= now }) ?? false {
+      entry.finish()
+    }
+    parting.removeAll { $0.deadline == nil }
+    if let next = (imports + parting).compactMap(\.deadline).min() {
       leaveTimer?.arm(after: next > now ? next &- now : 1)
     }
   }
@@ -309,8 +332,9 @@ extension QEMUDisplay {
 
   /// There is no QEMU that could have any buffer.
   func letAllGo() {
-    let all = imports
+    let all = imports + parting
     imports.removeAll()
+    parting.removeAll()
     for entry in all { entry.finish() }
   }
 }

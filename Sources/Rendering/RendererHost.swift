@@ -69,6 +69,9 @@ public final class RendererHost: Renderer {
   /// The present renderer's process id, 0 while there is none.
   package var pid: UInt32 { lives.pid }
 
+  /// What consumers may still have, and no output shows.
+  public func giveMemoryBack() -> Bool { pictures.giveMemoryBack() }
+
   /// Lets the renderer go and begins with a new one.
   public func reset() {
     forget()

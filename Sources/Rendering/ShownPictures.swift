@@ -13,6 +13,7 @@ final class ShownPictures {
   /// A picture in shared memory, written by the renderer and read by all others.
   private final class Picture {
     let host: HostBuffer
+    let memory: SharedPixels
     /// The renderer's number of its memory.
     let file: UInt32
     /// What changed on screen since it was drawn last; nil for nothing.
@@ -21,8 +22,9 @@ final class ShownPictures {
     /// Nobody looks at it, nor draws it.
     var isFree: Bool { !isBusy && !host.hasReaders }
 
-    init(_ host: HostBuffer, file: UInt32) {
+    init(_ host: HostBuffer, in memory: SharedPixels, file: UInt32) {
       self.host = host
+      self.memory = memory
       self.file = file
       stale = Rect(x: 0, y: 0, width: host.width, height: host.height)
     }
@@ -45,13 +47,10 @@ final class ShownPictures {
     func add(_ picture: Picture) { pictures.append(picture) }
 
     /// The pictures that there are will not be drawn again.
-    ///
-    /// - Returns: the renderer's numbers of their memory, which it may let go.
-    @discardableResult
-    func retirePictures() -> [UInt32] {
+    func retirePictures() -> [Picture] {
       for picture in pictures { picture.host.isRetired = true }
       defer { pictures = [] }
-      return pictures.map(\.file)
+      return pictures
     }
   }
 
@@ -68,6 +67,13 @@ final class ShownPictures {
   private var outputs: [Int: Output] = [:]
   private var formats: [UInt32: UInt32] = [:]
   private var lastID: UInt64 = 0
+  /// Pictures of which consumers got the memfd itself: others are drawn in the same memory, which
+  /// stays paid for, since whoever keeps it cannot be told from who does not.
+  private var spares: [(picture: Picture, since: UInt64)] = []
+  /// The same of renderers that are gone: no other can write to it.
+  private var outlived: [SharedPixels] = []
+  /// Nanoseconds before a spare is used: consumers may show the old picture until they get the next.
+  private static let rest: UInt64 = 100_000_000
   /// Pays for pictures; nil where there is no memory for one.
   var takeMemory: (UInt64) -> AnyObject? = { _ in nil }
 
@@ -83,7 +89,9 @@ final class ShownPictures {
   /// There is a new renderer. Pictures that somebody looks at stay as they are.
   func forget() {
     let lost = outputs.values.flatMap(\.waiting)
-    for output in outputs.values { output.retirePictures() }
+    let retired = outputs.values.flatMap { $0.retirePictures() } + spares.map(\.picture)
+    outlived += retired.filter(\.host.isGivenAway).map(\.memory)
+    spares = []
     outputs = [:]
     formats = [:]
     for show in lost { show.done(.failure(.lost)) }
@@ -106,7 +114,7 @@ final class ShownPictures {
     let output = outputs[index] ?? Output()
     outputs[index] = output
     if output.size != (crop.width, crop.height) || output.fourcc != format.fourcc {
-      for file in output.retirePictures() { lives.send(.dropFile(file)) { _ in } }
+      for picture in output.retirePictures() { retire(picture) }
       output.size = (crop.width, crop.height)
       output.fourcc = format.fourcc
     }
@@ -178,8 +186,7 @@ final class ShownPictures {
     // As all GPUs import it.
     let stride = (width * 4 + Self.strideUnit - 1) / Self.strideUnit * Self.strideUnit
     let layout = PixelLayout(width: width, height: height, stride: stride, fourcc: output.fourcc)
-    guard let share = takeMemory(layout.size),
-      let memory = SharedPixels("pinhole-render-picture", bytes: layout.size, share),
+    guard let (memory, file) = takeSpare(layout.size) ?? makeMemory(layout.size),
       let pixels = PixelSource(
         layout: layout, spans: [HostSpan(base: memory.base, count: memory.count)])
     else { return nil }
@@ -187,11 +194,60 @@ final class ShownPictures {
     let host = HostBuffer(
       id: lastID, width: width, height: height, fourcc: output.fourcc,
       planes: [HostBuffer.Plane(fd: memory.fd, offset: 0, stride: stride)], memory: .memfd,
-      pixels: pixels, mapping: memory)
-    let picture = Picture(host, file: files.newID())
+      pixels: pixels, mapping: memory, charge: memory)
+    return Picture(host, in: memory, file: file)
+  }
+
+  // MARK: Memory
+
+  private func retire(_ picture: Picture) {
+    if picture.host.isGivenAway {
+      spares.append((picture, Clock.now))
+    } else {
+      lives.send(.dropFile(picture.file)) { _ in }
+    }
+  }
+
+  /// The smallest spare that is large enough and that nobody here has any more.
+  private func takeSpare(_ need: UInt64) -> (SharedPixels, UInt32)? {
+    let now = Clock.now
+    let fits = spares.indices.filter { index in
+      let (picture, since) = spares[index]
+      return UInt64(picture.memory.count) >= need && picture.isFree && now &- since >= Self.rest
+    }
+    func size(_ index: Int) -> Int { spares[index].picture.memory.count }
+    guard let best = fits.min(by: { size($0) < size($1) }) else { return nil }
+    let spare = spares.remove(at: best)
+    guard spare.picture.memory.pay(for: need, with: takeMemory) else {
+      spares.append(spare)
+      return nil
+    }
+    return (spare.picture.memory, spare.picture.file)
+  }
+
+  /// Gives up what lies idle, the oldest first: the guest needs the room.
+  func giveMemoryBack() -> Bool {
+    if !outlived.isEmpty {
+      outlived.removeFirst()
+      return true
+    }
+    guard let idle = spares.firstIndex(where: { $0.picture.isFree }) else { return false }
+    lives.send(.dropFile(spares.remove(at: idle).picture.file)) { _ in }
+    return true
+  }
+
+  private func makeMemory(_ need: UInt64) -> (SharedPixels, UInt32)? {
+    // Pieces double in size, so that a guest whose outputs change their size uses few of them. What
+    // is not needed of a piece takes no memory.
+    var capacity = UInt64(pageSize)
+    while capacity < need { capacity *= 2 }
+    guard let memory = SharedPixels("pinhole-render-picture", bytes: capacity),
+      memory.pay(for: need, with: takeMemory)
+    else { return nil }
+    let file = files.newID()
     // Not sealed against writing yet, which udmabuf would refuse: see BufferStore.offer.
-    lives.send(.addFile(picture.file, size: UInt64(memory.count)), gift: memory.fd) { _ in }
-    return picture
+    lives.send(.addFile(file, size: UInt64(memory.count)), gift: memory.fd) { _ in }
+    return (memory, file)
   }
 
   // MARK: Reading
@@ -221,12 +277,12 @@ final class ShownPictures {
 private final class SharedPixels {
   let fd: SharedFD
   private let mapping: Mapping
-  /// Pays for it.
-  private let share: AnyObject?
+  /// What it is paid with: most bytes that were needed of it at a time.
+  private var shares: [AnyObject] = []
+  private var paid: UInt64 = 0
 
   /// Nil where there is no memory for it.
-  init?(_ name: String, bytes: UInt64, _ share: AnyObject? = nil) {
-    self.share = share
+  init?(_ name: String, bytes: UInt64) {
     guard let count = Int(exactly: bytes), count > 0 else { return nil }
     let whole = (count + pageSize - 1) / pageSize * pageSize
     do throws(Errno) {
@@ -234,6 +290,15 @@ private final class SharedPixels {
       mapping = try Mapping(fd: file.raw, offset: 0, count: whole, writable: false)
       fd = SharedFD(file)
     } catch { return nil }
+  }
+
+  /// Pays for so many bytes of it, as far as they are not paid for yet; false where it cannot.
+  func pay(for need: UInt64, with take: (UInt64) -> AnyObject?) -> Bool {
+    guard need > paid else { return true }
+    guard let share = take(need - paid) else { return false }
+    shares.append(share)
+    paid = need
+    return true
   }
 
   var base: UnsafeMutableRawPointer { mapping.base }

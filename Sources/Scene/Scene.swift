@@ -128,6 +128,9 @@ public final class Scene {
     for buffer in pools.flatMap(\.offered) { revoke(buffer, reason) }
   }
 
+  /// Whether anybody still has a buffer on screen: it is no time to revoke it as unused.
+  public func isSeen(_ buffer: OfferedBuffer) -> Bool { sinks.contains { $0.shows(buffer) } }
+
   /// The guest does not wait for a lock any longer.
   public func expire(_ lock: Hold) { for sink in sinks { sink.expired(lock) } }
 

@@ -21,6 +21,7 @@ import Fences
 ///   behind gets copies until it has caught up.
 /// - A buffer that is **revoked** must not be given to anybody afterwards. Who has it on the sink's
 ///   side is told to let go; until then the sink keeps the revocation's lock.
+/// - The device does not revoke guest pages as unused while a sink ``shows(_:)`` them.
 /// - Sinks know nothing of the device, and call nobody but the scene, to pull. So no call comes back
 ///   to where it began.
 public protocol Sink: AnyObject {
@@ -43,6 +44,10 @@ public protocol Sink: AnyObject {
 
   /// The guest does not wait any longer for those who have frames with this lock.
   func expired(_ lock: Hold)
+
+  /// Whether somebody on the sink's side has a buffer on screen, though the scene may show another
+  /// picture by now.
+  func shows(_ buffer: OfferedBuffer) -> Bool
 }
 
 extension Sink {
@@ -52,6 +57,8 @@ extension Sink {
   public func pullLate() {}
   /// Does nothing: the sink keeps no frames.
   public func expired(_ lock: Hold) {}
+  /// Nobody: the sink keeps no frames.
+  public func shows(_ buffer: OfferedBuffer) -> Bool { false }
 }
 
 /// Some of the outputs, from 0 to 63.

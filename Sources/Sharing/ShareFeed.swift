@@ -19,6 +19,8 @@ package final class ShareFeed {
     package var frames: UInt64 = 0
     /// Frames that had to wait until strangers gave a copy back.
     package var waits: UInt64 = 0
+    /// Frames that were not shown, because there was no memory for any copy of them.
+    package var starved: UInt64 = 0
     /// Bytes copied.
     package var copiedBytes: UInt64 = 0
   }
@@ -35,7 +37,10 @@ package final class ShareFeed {
   private var outputs: [UInt32: ShareOutput] = [:]
   private var token: EventLoop.Token?
   private var retry: LoopTimer?
+  private var memoryRetry: LoopTimer?
   private var cursorSerial: UInt64 = 0
+  /// Nanoseconds between looks whether there is memory again.
+  private static let memoryPause: UInt64 = 250_000_000
   /// Nanoseconds that strangers may read a copy in any case, even when there is no other for the
   /// next frame.
   private static let grace: UInt64 = 25_000_000
@@ -53,6 +58,7 @@ package final class ShareFeed {
     retry = LoopTimer(on: loop) { [unowned self] in
       for output in outputs.values { show(output) }
     }
+    memoryRetry = LoopTimer(on: loop) { [unowned self] in showStarved() }
     token = try loop.watch(consumer.fd, for: .readable) { [unowned self] _ in receive() }
     scene.add(server)
     loop.everyTurn { [unowned scene] in scene.finishTurn() }
@@ -119,17 +125,67 @@ package final class ShareFeed {
   private func show(_ output: ShareOutput) {
     guard let frame = output.waiting, let buffer = consumer.buffers[frame.buffer] else { return }
     do throws(FramesError) {
-      if !output.hasRoom { server.reclaimCopies(after: Self.grace) }
-      guard output.hasRoom else {
-        counters.waits &+= 1
-        retry?.arm(after: 4_000_000)
-        return
+      var hasRoom = output.hasRoom
+      if !hasRoom, !output.isStarved {
+        server.reclaimCopies(after: Self.grace)
+        hasRoom = output.hasRoom
+        guard hasRoom else {
+          counters.waits &+= 1
+          retry?.arm(after: 4_000_000)
+          return
+        }
       }
-      let copied = try buffer.read { bytes in self.copy(frame, buffer, bytes, to: output) }
+      var isCopied = false
+      if hasRoom {
+        isCopied = try buffer.read { bytes in self.copy(frame, buffer, bytes, to: output) }
+      }
       output.waiting = nil
+      output.unshown = nil
       try consumer.done(frame)
-      if !copied { log.warning("frame \(frame.serial) of output \(frame.output) cannot be copied") }
+      if isCopied { return }
+      output.news = output.everything
+      if output.isStarved { return starve(output, frame) }
+      log.warning("frame \(frame.serial) of output \(frame.output) cannot be copied")
     } catch { end("\(error)") }
+  }
+
+  /// There is no memory for any copy of an output's picture, so that no stranger will give one back.
+  /// The frame was answered, since nobody knows for how long.
+  private func starve(_ output: ShareOutput, _ frame: ReceivedFrame) {
+    counters.starved &+= 1
+    output.unshown = frame
+    if memoryRetry?.isArmed == false { memoryRetry?.arm(after: Self.memoryPause) }
+    guard !output.isToldOfStarving, let size = output.size else { return }
+    output.isToldOfStarving = true
+    log.warning(
+      """
+      output \(output.index) is not shown to strangers: there is no memory for a copy of its \
+      \(size.width)x\(size.height) pixels, \(scene.memory.used) of \(scene.memory.limit) bytes are \
+      used; raise --max-memory
+      """)
+  }
+
+  /// Other outputs may have given memory back since. The frames were answered, so what is read may
+  /// be half drawn, but then a newer frame is on its way.
+  private func showStarved() {
+    for output in outputs.values where output.unshown != nil {
+      guard let frame = output.unshown, let buffer = consumer.buffers[frame.buffer] else {
+        output.unshown = nil
+        continue
+      }
+      guard output.hasRoom else { continue }
+      do throws(FramesError) {
+        if try buffer.read({ bytes in self.copy(frame, buffer, bytes, to: output) }) {
+          output.unshown = nil
+          scene.publish()
+        } else {
+          output.news = output.everything
+        }
+      } catch { return end("\(error)") }
+    }
+    if outputs.values.contains(where: { $0.unshown != nil }) {
+      memoryRetry?.arm(after: Self.memoryPause)
+    }
   }
 
   private func copy(

@@ -12,6 +12,10 @@ final class ShareOutput {
   var lastImage: CursorImage?
   /// A frame that is not copied yet, and the part of it that is new.
   var waiting: ReceivedFrame?
+  /// The last frame, which was answered and not shown, because there was no memory for any copy.
+  var unshown: ReceivedFrame?
+  /// That was said of pictures of this size.
+  var isToldOfStarving = false
   var news = Rect(x: 0, y: 0, width: 0, height: 0)
   private let memory: CopyMemory
   private var pool: CopyPool?
@@ -32,6 +36,8 @@ final class ShareOutput {
   func reset(_ size: (width: UInt32, height: UInt32)?) -> [OfferedBuffer] {
     self.size = size
     waiting = nil
+    unshown = nil
+    isToldOfStarving = false
     news = everything
     return dropPool()
   }
@@ -43,6 +49,8 @@ final class ShareOutput {
 
   /// Whether a copy for the next frame can be had.
   var hasRoom: Bool { pool.map { $0.acquire() != nil } ?? true }
+  /// There was no memory for any copy when one was asked for last: nobody has one to give back.
+  var isStarved: Bool { pool?.isStarved ?? false }
 
   /// Copies what is new.
   ///

@@ -116,6 +116,8 @@ extension Backing {
   struct Lost {
     /// Files by their place in this list.
     fileprivate let files: [FileFacts.Identity]
+    /// From the lowest to the highest offset of any run in each file.
+    fileprivate let hulls: [Range<UInt64>]
     fileprivate let runs: [(file: Int, offset: UInt64, count: UInt64)]
     /// The run that was missing when it was looked last: it is asked for first.
     fileprivate var missing = 0
@@ -139,40 +141,71 @@ extension Backing {
   /// What to remember of these pages; it does not keep them mapped.
   var lost: Lost {
     var files: [FileFacts.Identity] = []
+    var hulls: [Range<UInt64>] = []
     var last: (file: GuestFile, index: Int)?
-    let runs = ranges.map { range in
-      if let last, last.file === range.file { return (last.index, range.offset, range.count) }
-      let identity = range.file.identity
+    func place(of file: GuestFile) -> Int {
+      if let last, last.file === file { return last.index }
+      let identity = file.identity
       let index = files.firstIndex(of: identity) ?? files.count
-      if index == files.count { files.append(identity) }
-      last = (range.file, index)
+      if index == files.count {
+        files.append(identity)
+        hulls.append(UInt64.max..<UInt64.max)
+      }
+      last = (file, index)
+      return index
+    }
+    let runs = ranges.map { range in
+      let index = place(of: range.file)
+      let hull = hulls[index]
+      let low = min(hull.lowerBound, range.offset)
+      hulls[index] = low..<max(hull.lowerBound == .max ? low : hull.upperBound, range.end)
       return (index, range.offset, range.count)
     }
-    return Lost(files: files, runs: runs, share: share)
+    return Lost(files: files, hulls: hulls, runs: runs, share: share)
   }
 
   /// The same pages once all of them are back, for instance in a region of another size; nil
   /// until then.
   convenience init?(_ lost: inout Lost, in memory: GuestMemory) {
-    let files = lost.files.map { identity in
-      memory.entries.first { $0.file.identity == identity && !$0.file.isLost }?.file
+    let files = lost.present(in: memory)
+    guard lost.firstIsBack(files, in: memory) else { return nil }
+    // Most pictures lie in one stretch of memory; others are asked for run by run.
+    let areAll = zip(files, lost.hulls).allSatisfy { file, hull in
+      guard let file else { return false }
+      let count = hull.upperBound - hull.lowerBound
+      return memory.covers(FileRange(file: file, offset: hull.lowerBound, count: count))
     }
-    func range(_ run: Int) -> FileRange? {
-      let (file, offset, count) = lost.runs[run]
-      guard let file = files[file] else { return nil }
-      let range = FileRange(file: file, offset: offset, count: count)
-      return memory.covers(range) ? range : nil
-    }
-    if lost.runs.indices.contains(lost.missing), range(lost.missing) == nil { return nil }
     var ranges: [FileRange] = []
     ranges.reserveCapacity(lost.runs.count)
     for run in lost.runs.indices {
-      guard let range = range(run) else {
+      guard let range = lost.range(run, files), areAll || memory.covers(range) else {
         lost.missing = run
         return nil
       }
       ranges.append(range)
     }
     do throws(GPUError) { try self.init(ranges, lost.share) } catch { return nil }
+  }
+}
+
+extension Backing.Lost {
+  /// Whether all of it may be back, as far as that is told without looking at each run.
+  func mayBeBack(in memory: GuestMemory) -> Bool { firstIsBack(present(in: memory), in: memory) }
+
+  fileprivate func present(in memory: GuestMemory) -> [GuestFile?] {
+    files.map { identity in
+      memory.entries.first { $0.file.identity == identity && !$0.file.isLost }?.file
+    }
+  }
+
+  /// Whether the run is back that was missing when it was looked last.
+  fileprivate func firstIsBack(_ files: [GuestFile?], in memory: GuestMemory) -> Bool {
+    guard runs.indices.contains(missing) else { return true }
+    return range(missing, files).map { memory.covers($0) } ?? false
+  }
+
+  fileprivate func range(_ run: Int, _ files: [GuestFile?]) -> FileRange? {
+    let (file, offset, count) = runs[run]
+    return files[file].map { FileRange(file: $0, offset: offset, count: count) }
   }
 }

@@ -28,6 +28,8 @@ extension GPUDevice {
   func execute3D(_ command: GPUCommand, _ exchange: Exchange) throws(GPUError) -> Outcome {
     guard offers3D, let renderer else { throw .unspecified }
     guard renderer.isAlive else { throw lost() }
+    // Commands in a buffer name resources that nobody looks for here.
+    recoverRendered()
     switch command {
     case .createContext(let new): return try createContext(new, exchange)
     case .destroyContext(let id):

@@ -7,10 +7,6 @@ import Scene
 
 // dma-bufs over the guest's pages: made when shown, checked, rebuilt, and let go.
 extension GPUDevice {
-  /// Ticks of the scan timer after which a buffer that nothing shows is let go.
-  private static let idleTicks: UInt64 = 200
-  /// Nanoseconds after which buffers that nothing shows are looked at in any case.
-  private static let longestPause: UInt64 = 500_000_000
   /// dma-bufs at a time, of pictures that are on screen or were a moment ago.
   static let mostOnOffer = 64
   /// Nanoseconds for which a picture is copied after a reason that may pass.
@@ -44,9 +40,16 @@ extension GPUDevice {
   /// takes a descriptor here and at every consumer.
   private func makeRoom() {
     guard exporting.count >= Self.mostOnOffer else { return }
-    let idle = exporting.filter { $0.scanouts == 0 && !$0.isImported }
+    let idle = exporting.filter { $0.scanouts == 0 && !$0.isImported && !isSeen($0) }
     guard let oldest = idle.min(by: { $0.lastShown < $1.lastShown }) else { return }
     revoke(oldest, .unused) {}
+  }
+
+  /// Whether a consumer that is behind still has a resource's dma-buf on its screen, which is not to
+  /// be taken away as unused: such a consumer has the pages in any case, and at most one such buffer
+  /// for each output.
+  func isSeen(_ resource: Resource) -> Bool {
+    resource.exported?.current.map { scene.isSeen($0) } ?? false
   }
 
   private func fallBack(_ resource: Resource, _ reason: CopyReason) {
@@ -121,17 +124,6 @@ extension GPUDevice {
     revoke(resource, .discarded) {}
   }
 
-  /// Looks at what consumers may still read though another picture has come, where nobody did
-  /// for longer than a guest that flips steadily takes to come back to it.
-  func lookAtOthers(than resource: Resource) {
-    guard exporting.count > 1 else { return }
-    let now = Clock.now
-    for other in exporting where other !== resource && now &- other.lookedAt > FlushPace.longestGap
-    {
-      if verify(other) { showEverywhere(other) }
-    }
-  }
-
   /// Where a resource is seen, for the log.
   private func place(of resource: Resource) -> String {
     let outputs = scanouts.filter { $0.resource === resource }.map { "\($0.index)" }
@@ -178,56 +170,5 @@ extension GPUDevice {
   func retireOrphan(_ resource: Resource) {
     guard resource.scanouts == 0, resources[resource.id] !== resource else { return }
     revoke(resource, .destroyed) {}
-  }
-
-  /// A frame was looked at just now: where it is the only one on screen, the next look between
-  /// flushes is due a whole interval from now. Where flushes come steadily they do without.
-  func postponeTick() {
-    let now = Clock.now
-    pace.flushed(at: now)
-    guard showsOne, now &- tickedAt < Self.longestPause else { return }
-    armTimer(now)
-  }
-
-  private var showsOne: Bool {
-    exporting.count(where: { $0.scanouts > 0 || $0.isImported }) == 1
-  }
-
-  private func armTimer(_ now: UInt64) {
-    let interval = lookInterval
-    timer?.arm(
-      after: pace.isSteady(at: now) ? max(interval, FlushPace.longestGap) : interval,
-      every: interval)
-  }
-
-  /// The timer's turn: between flushes, tell consumers that re-read the last frame.
-  func tick() {
-    let now = Clock.now
-    let began = Clock.processor
-    ticks &+= max(1, (now &- tickedAt) / max(configuration.scanInterval, 1))
-    tickedAt = now
-    for resource in exporting {
-      let isShown = resource.scanouts > 0 || resource.isImported
-      if isShown { resource.lastShown = ticks }
-      if verify(resource) { showEverywhere(resource) }
-      if !isShown, ticks &- resource.lastShown > Self.idleTicks { revoke(resource, .unused) {} }
-    }
-    let before = lookInterval
-    looked(Clock.processor &- began)
-    if lookInterval != before, !exporting.isEmpty {
-      timer?.arm(after: lookInterval, every: lookInterval)
-    }
-    if showsOne, pace.isSteady(at: now) { armTimer(now) }
-  }
-
-  /// Looks take a tenth of a processor at most, however scattered the guest has its pages.
-  ///
-  /// - Parameter cost: processor time of the last one, in nanoseconds.
-  func looked(_ cost: UInt64) {
-    let least = max(configuration.scanInterval, cost &* 10)
-    // Steps, so that a timer is not set anew for each look.
-    lookInterval =
-      least <= configuration.scanInterval
-      ? configuration.scanInterval : min(Self.longestPause, (least / 1_000_000 &+ 1) &* 1_000_000)
   }
 }

@@ -1,3 +1,5 @@
+import Pixels
+
 /// How a device behaves and what its guest may use.
 public struct GPUConfiguration: Sendable {
   /// How 2D resources and blobs are shown.
@@ -22,8 +24,8 @@ public struct GPUConfiguration: Sendable {
   public var renderMemory: UInt64 = 2 << 30
   /// Bytes of commands that one SUBMIT_3D may carry.
   public var maxSubmit: UInt32 = 16 << 20
-  /// Pixels in either direction that a picture may have.
-  public var maxDimension: UInt32 = 16384
+  /// Pixels in either direction that a picture may have, at most ``PictureLimits/side``.
+  public var maxDimension: UInt32 = PictureLimits.side
   /// Copies of one output's picture that consumers may hold, for each kind of alignment.
   public var maxCopies = 6
   /// Nanoseconds between looks at the pages of exported buffers.

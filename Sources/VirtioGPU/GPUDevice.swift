@@ -63,12 +63,19 @@ public final class GPUDevice {
   private var request = GPURequest()
   /// A transfer that takes several turns; requests behind it wait.
   var longTransfer: (transfer: LongTransfer, queue: VirtioQueue)?
+  /// Resources whose lost pages may be back, those on screen first; see ``memoryChanged(removed:)``.
+  var recovering: [Resource] = []
+  var recoveryTimer: LoopTimer?
   var timer: LoopTimer?
   /// When the timer ran out last.
   var tickedAt: UInt64 = 0
   var ticks: UInt64 = 0
   /// Nanoseconds between looks: longer than they are configured where they cost much.
   var lookInterval: UInt64
+  /// No look but that of a flush at its own picture before this, in nanoseconds of the monotonic
+  /// clock: the last ones have cost so much.
+  var restsUntil: UInt64 = 0
+  var looks = LookOrder()
   var pace = FlushPace()
   /// What happened so far.
   public internal(set) var counters = GPUCounters()
@@ -96,7 +103,12 @@ public final class GPUDevice {
     scene = Scene(
       maxCopies: configuration.maxCopies, memory: CopyMemory(limit: configuration.copyMemory))
     timer = LoopTimer(on: loop) { [unowned self] in tick() }
+    recoveryTimer = LoopTimer(on: loop) { [unowned self] in
+      recoverSome()
+      scene.publish()
+    }
     loop.everyTurn { [unowned self] in finishTurn() }
+    budget.onShortage = { [unowned self] in renderer?.giveMemoryBack() ?? false }
     scene.outOfMemory = { [unowned self] in _ = refuse(.copies) }
     holds.onExpiry = { [scene] in scene.expire($0) }
   }
@@ -279,6 +291,7 @@ extension GPUDevice {
     for id in shared.keys { registry?.retract(id) }
     shared = [:]
     resources = [:]
+    recovering = []
     resetRendering()
     exceeded = []
     for scanout in scanouts {

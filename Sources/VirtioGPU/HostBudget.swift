@@ -5,12 +5,15 @@ final class HostBudget {
   let limit: UInt64
   /// Bytes that are taken at present.
   private(set) var used: UInt64 = 0
+  /// Gives up something that is paid for and that nobody here needs; false where there is nothing.
+  var onShortage: () -> Bool = { false }
 
   init(limit: UInt64) { self.limit = limit }
 
   /// Takes bytes for as long as the share lives; nil over budget.
   func take(_ bytes: UInt64) -> HostShare? {
-    guard used <= limit, bytes <= limit &- used else { return nil }
+    guard bytes <= limit else { return nil }
+    while used > limit &- bytes { if !onShortage() { return nil } }
     used &+= bytes
     return HostShare(self, bytes)
   }

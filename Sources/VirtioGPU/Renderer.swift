@@ -28,6 +28,14 @@ public protocol Renderer: AnyObject {
 
   /// Forgets everything that the guest made: all that is not done gets ``RenderFailure/lost``.
   func reset()
+
+  /// Gives a piece of the host memory back that nothing is drawn into; false where there is none.
+  func giveMemoryBack() -> Bool
+}
+
+extension Renderer {
+  /// Keeps none.
+  public func giveMemoryBack() -> Bool { false }
 }
 
 /// Whom a ``Renderer`` draws for.

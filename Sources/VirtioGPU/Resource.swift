@@ -25,6 +25,8 @@ final class Resource {
   private(set) var backing: Backing?
   /// Pages that it had, and that the front-end took out of guest memory.
   private(set) var lost: Backing.Lost?
+  /// These pages may all be back: that is found out when it is named next, or has its turn.
+  var mayRecover = false
   /// The pixels in the guest's pages, nil where those do not hold a whole picture.
   private(set) var guestPixels: PixelSource?
   /// The snapshot.

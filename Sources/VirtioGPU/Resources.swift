@@ -9,6 +9,7 @@ import Virtqueue
 extension GPUDevice {
   func find(_ id: UInt32) throws(GPUError) -> Resource {
     guard let resource = resources[id] else { throw .invalidResource }
+    if resource.mayRecover { recover(resource) }
     return resource
   }
 

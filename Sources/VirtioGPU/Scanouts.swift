@@ -29,7 +29,8 @@ extension GPUDevice {
     let rect = new.rect
     guard layout.width > 0, layout.height > 0, layout.width <= limit, layout.height <= limit,
       UInt64(layout.stride) >= UInt64(layout.width) * 4, layout.stride % 4 == 0,
-      layout.offset % 4 == 0, layout.size <= size, !rect.isEmpty,
+      layout.stride <= PictureLimits.stride, layout.offset % 4 == 0, layout.size <= size,
+      !rect.isEmpty,
       rect.fits(width: layout.width, height: layout.height)
     else { throw .invalidParameter }
     if resource.setBlobLayout(layout) { relaid(resource, on: scanout) }
@@ -40,7 +41,7 @@ extension GPUDevice {
   /// part is not in it any more go dark.
   private func relaid(_ resource: Resource, on scanout: Scanout) {
     if resource.exported != nil {
-      revoke(resource, resource.scanouts > 0 ? .destroyed : .unused) {}
+      revoke(resource, resource.scanouts > 0 || isSeen(resource) ? .destroyed : .unused) {}
     }
     for other in scanouts where other.resource === resource {
       other.isNew = true
@@ -123,7 +124,8 @@ extension GPUDevice {
     rect.fits(width: resource.layout.width, height: resource.layout.height)
   }
 
-  private func makeHold(_ exchange: Exchange) -> Hold {
+  /// What keeps the answer to a fenced flush back, and is shortened by younger fences behind it.
+  func makeHold(_ exchange: Exchange) -> Hold {
     let answer = answerLater(exchange)
     let hold = Hold { answer.send(.ok) }
     fences.hold(exchange, by: hold)

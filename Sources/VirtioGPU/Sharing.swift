@@ -30,13 +30,16 @@ extension GPUDevice {
 
   /// The dma-buf over a resource's present pages; nil where they have to be copied.
   ///
-  /// After a discard the next call returns the next generation. Who asks without a name gets the
+  /// Also nil while other devices keep pages that were taken back. After a discard the next call
+  /// returns the next generation. Who asks without a name gets the
   /// only object there is.
   public func sharedObject(_ id: SharedObjectID?) -> SharedFD? {
     let only = shared.count == 1 ? shared.values.first : nil
     guard let resource = id.map({ shared[$0] }) ?? only else { return nil }
+    if resource.mayRecover { recover(resource) }
     if resource.exported != nil, verify(resource) { showEverywhere(resource) }
-    guard let buffer = export(resource) else { return nil }
+    // Who did not let go of pages that were taken back gets no others meanwhile.
+    guard !otherDevices.keepsPages, let buffer = export(resource) else { return nil }
     resource.isImported = true
     buffer.given(to: otherDevices)
     return buffer.fd

@@ -12,8 +12,7 @@ extension GPUDevice {
   func flushRendered(_ resource: Resource, _ rect: Rect, _ exchange: Exchange) -> Outcome {
     guard !resource.isLost else { return .done }
     counters.flushes &+= 1
-    let shared = exchange.header.isFenced ? answerLater(exchange) : nil
-    let hold = shared.map { answer in Hold { answer.send(.ok) } }
+    let hold = exchange.header.isFenced ? makeHold(exchange) : nil
     for scanout in scanouts where scanout.resource === resource {
       guard let seen = rect.intersection(scanout.rect) else { continue }
       let damage = Rect(
@@ -123,5 +122,6 @@ extension GPUDevice {
   private func fits(_ frame: HostFrame, _ scanout: Scanout) -> Bool {
     let layout = frame.buffer.pixels.layout
     return layout.width == scanout.rect.width && layout.height == scanout.rect.height
+      && frame.buffer.planes.allSatisfy { $0.stride <= PictureLimits.stride }
   }
 }

@@ -154,7 +154,8 @@ struct Share: ParsableCommand {
   private static func describe(_ feed: ShareFeed, _ server: FrameServer) -> String {
     let pairs: [(String, UInt64)] = [
       ("frames", feed.counters.frames), ("copied-bytes", feed.counters.copiedBytes),
-      ("waits", feed.counters.waits), ("consumers", server.counters.consumers),
+      ("waits", feed.counters.waits), ("starved", feed.counters.starved),
+      ("consumers", server.counters.consumers),
       ("refused", server.counters.refused), ("sent", server.counters.framesSent),
       ("done", server.counters.framesDone), ("timeouts", server.counters.copiesLate),
     ]

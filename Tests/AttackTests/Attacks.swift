@@ -120,7 +120,6 @@ final class Odd {
     all.append(epoll_create1(0))
     all.append(ph_eventfd(1))
     all.append(ph_memfd_create("odd", 0))
-    all.append(ph_timerfd_create())
     all.append(open("/proc/self/status", O_RDONLY))
     all.append(open("/", O_RDONLY))
     all.append(open("/dev/null", O_RDWR))

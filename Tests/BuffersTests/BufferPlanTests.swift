@@ -155,7 +155,7 @@ struct BufferPlanTests {
     }
     #expect(without.counters.fallbacks(.noDevice) == 3)
     #expect(without.counters.pins == 0)
-    #expect(!without.hasExports)
+    #expect(without.reports.isEmpty)
     let device = UdmabufDevice(adopting: try OwnedFD.open("/dev/null", 2))
     let blind = BufferStore(device: .success(device), keeper: .failure(.noShrinkSeal))
     guard case .failure(.witnessUnavailable) = blind.make(layout: layout(pages: 1), ranges: ranges)

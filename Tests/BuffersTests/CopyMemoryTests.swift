@@ -50,6 +50,23 @@ import Testing
     #expect(blocks * 512 <= 8 * page)
   }
 
+  /// A picture that there can be no memory for costs the pieces of others nothing: these would be
+  /// made anew, while whoever kept them has them still.
+  @Test func whatCannotBeHadLetsNothingGo() throws {
+    let memory = CopyMemory(limit: UInt64(4 * page))
+    var small: CopyMemory.Use? = try memory.take(page)
+    let identity = try inode(try #require(small))
+    small = nil
+    let other = try memory.take(2 * page)
+    for pages in [3, 5, 1000] {
+      #expect(throws: Errno.self) { try memory.take(pages * page) }
+      #expect(memory.used == UInt64(3 * page))
+    }
+    #expect(try inode(try memory.take(2 * page)) != inode(other), "there is room for this one")
+    #expect(memory.used <= memory.limit)
+    withExtendedLifetime(identity) {}
+  }
+
   @Test func isNotUsedAgainWhileItsPictureMayBeShown() throws {
     let memory = CopyMemory(limit: UInt64(2 * page))
     var old: CopyMemory.Use? = try memory.take(page)

@@ -1,6 +1,7 @@
 import FakeGuest
 import Glibc
 import Linux
+import PinholeFrames
 import Testing
 
 /// Descriptors from outside whose last close waits for somebody.
@@ -113,6 +114,32 @@ import Testing
       listener.stop()
       withExtendedLifetime((waiting, end.raw)) {}
       exit(7)
+    }
+  }
+
+  /// What a producer sends is closed in the consumer's own thread: a socket that lingers must not
+  /// keep it.
+  @Test func aConsumerDoesNotWaitForWhatAProducerSends() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      let waiting = try WaitingSocket(lingering: 600)
+      var ours: OwnedFD?
+      var theirs: OwnedFD?
+      try UnixSocket.Pair(.seqpacket).split {
+        ours = consume $0
+        theirs = consume $1
+      }
+      guard let producer = ours.take(), let socket = theirs.take() else { exit(1) }
+      let consumer = try FrameConsumer(socket: socket)
+      let sent = try [UInt8](repeating: 0, count: 16).withUnsafeBytes {
+        try UnixSocket.send(producer.raw, $0, fds: [waiting.raw])
+      }
+      guard sent == 16 else { exit(2) }
+      waiting.giveAway()
+      // Ends the process if it waits.
+      alarm(60)
+      var isRefused = false
+      do { _ = try consumer.next(timeout: 0) } catch { isRefused = true }
+      exit(isRefused ? 7 : 3)
     }
   }
 

@@ -16,10 +16,10 @@ import Testing
     let frame: Framebuffer
   }
 
-  private func scene() throws -> Scene {
+  private func scene(_ options: [String] = []) throws -> Scene {
     let pinhole = try PinholeProcess()
     let copies = pinhole.framesSocket + "-copies"
-    let share = try PinholeShare(of: pinhole.framesSocket, on: copies)
+    let share = try PinholeShare(of: pinhole.framesSocket, on: copies, options)
     let driver = try GPUDriver(
       try VhostUserFrontEnd(path: pinhole.socket, ram: GuestRAM(size: 32 << 20)))
     let frame = try Framebuffer(driver, resource: 1, width: 320, height: 200)
@@ -113,6 +113,55 @@ import Testing
     }
     #expect(kept.count >= 40 && files.count <= 6)
     #expect(scene.share.terminate() == 0, "\(scene.share.log)")
+  }
+
+  /// An output for whose picture there is no memory is not shown, which is said once, until another
+  /// has given memory back; the guest need not draw again for that.
+  @Test func anOutputWithoutMemoryIsShownOnceThereIsSome() throws {
+    let scene = try scene(["--max-memory", "300K"])
+    let stranger = try FrameConsumer(path: scene.copies)
+    let first = TestPicture.smpte.render(width: 320, height: 200)
+    #expect(try wait(for: first, stranger), "\(scene.share.log)")
+    let other = try Framebuffer(scene.driver, resource: 2, width: 320, height: 200)
+    let second = TestPicture.gradient.render(width: 320, height: 200)
+    other.draw(second)
+    try other.show(on: 1)
+    for _ in 0..<5 { try other.flush() }
+    func complaints() -> Int { scene.share.log.split(separator: "is not shown to").count - 1 }
+    let deadline = Clock.now + 20_000_000_000
+    while complaints() == 0, Clock.now < deadline {
+      _ = try wait(for: second, stranger, milliseconds: 50)
+    }
+    for _ in 0..<5 { try other.flush() }
+    #expect(!(try wait(for: second, stranger, milliseconds: 600)))
+    #expect(complaints() == 1, "\(scene.share.log)")
+    #expect(scene.share.log.contains("raise --max-memory"))
+    try scene.driver.perform(.setScanout(0, resource: 0, Rect(width: 0, height: 0)))
+    #expect(try wait(for: second, stranger), "\(scene.share.log)")
+    #expect(scene.share.terminate() == 0, "\(scene.share.log)")
+    // Whatever there was no memory for was answered.
+    #expect(scene.pinhole.terminate() == 0)
+    #expect(!scene.pinhole.log.contains("TOO_SLOW"), "\(scene.pinhole.log)")
+  }
+
+  /// A picture that there can never be memory for does not keep a smaller one from being shown.
+  @Test func aPictureTooLargeIsFollowedByASmallerOne() throws {
+    let scene = try scene(["--max-memory", "64K"])
+    let stranger = try FrameConsumer(path: scene.copies)
+    let deadline = Clock.now + 20_000_000_000
+    while !scene.share.log.contains("is not shown to strangers"), Clock.now < deadline {
+      try scene.frame.flush()
+      usleep(10_000)
+    }
+    #expect(scene.share.log.contains("320x200"), "\(scene.share.log)")
+    let small = try Framebuffer(scene.driver, resource: 2, width: 64, height: 64)
+    let picture = TestPicture.checker.render(width: 64, height: 64)
+    small.draw(picture)
+    try small.show()
+    try small.flush()
+    #expect(try wait(for: picture, stranger), "\(scene.share.log)")
+    #expect(scene.share.terminate() == 0, "\(scene.share.log)")
+    #expect(scene.share.log.contains("starved "), "\(scene.share.log)")
   }
 
   @Test func itEndsWithTheProducer() throws {

@@ -6,6 +6,7 @@ import Pixels
 import Scene
 import Testing
 
+@testable import Buffers
 @testable import FrameServer
 
 @Suite struct FrameRevocationTests {
@@ -124,13 +125,71 @@ import Testing
     #expect(bench.server.clients.first?.late == 0)
   }
 
-  /// A copy that the consumer shows is removed when something else is on its screen.
-  @Test(arguments: [0, 2])
-  func aCopyOnScreenGoesWithTheNextPicture(_ unanswered: Int) throws {
+  /// Who closes what it was to close after the deadline is not blamed for what another keeps.
+  @Test func aLateAnswerIsHeard() throws {
+    let bench = try FrameBench { $0.closeDeadline = 1_000_000 }
+    bench.enable()
+    let consumer = try bench.consumer(closes: false)
+    let pages = try FakeBuffer(1, memory: .guestPages)
+    try bench.show(pages)
+    _ = try bench.events(consumer)
+    let mine = try #require(bench.server.clients.first).recipient
+    let other = Recipient("another")
+    pages.offered.given(to: other)
+    #expect(pages.offered.recipients.suspects.count == 2)
+    var released = 0
+    bench.server.revoke(pages.offered, reason: .rebacked) { released += 1 }
+    try bench.turn { released == 1 }
+    #expect(pages.offered.recipients.suspects.contains { $0 === mine })
+    #expect(try bench.told(consumer) == ["buffer 1.1 remove rebacked"])
+    try consumer.closed(BufferName(number: 1, generation: 1))
+    try bench.turn()
+    #expect(pages.offered.recipients.suspects.map(\.label) == ["another"])
+    // Where all have said so, all may have lied.
+    pages.offered.closed(by: other)
+    #expect(pages.offered.recipients.suspects.count == 2)
+  }
+
+  /// Processes of other PID namespaces have one number, and nothing else in common.
+  @Test func whoHasNoNumberAnswersForItselfAlone() throws {
+    let bench = try FrameBench()
+    let consumer = try bench.consumer()
+    let mine = try #require(bench.server.clients.first)
+    #expect(bench.server.recipient(ofProcess: mine.peer.pid) === mine.recipient)
+    let strangers = (0..<3).map { _ in bench.server.recipient(ofProcess: 0) }
+    strangers[0].keptBytes = 4096
+    #expect(!strangers[1].keepsPages && !strangers[2].keepsPages)
+    #expect(!bench.server.recipient(ofProcess: 0).keepsPages)
+    withExtendedLifetime(consumer) {}
+  }
+
+  /// The device asks before it takes the guest's pages away as unused.
+  @Test func whatAConsumerHasOnScreenIsSeen() throws {
     let bench = try FrameBench()
     bench.enable()
     let consumer = try bench.consumer()
-    let old = try FakeBuffer(1)
+    let old = try FakeBuffer(1, memory: .guestPages)
+    let new = try FakeBuffer(2, memory: .guestPages)
+    #expect(!bench.scene.isSeen(old.offered))
+    for _ in 0..<2 { try bench.show(old) }
+    let frames = try bench.frames(consumer)
+    // It is behind, and has not been told of the new one.
+    try bench.show(new)
+    #expect(bench.scene.isSeen(old.offered) && !bench.scene.isSeen(new.offered))
+    for frame in frames { try consumer.done(frame) }
+    #expect(try bench.frames(consumer).last?.buffer.number == 2)
+    #expect(!bench.scene.isSeen(old.offered) && bench.scene.isSeen(new.offered))
+  }
+
+  /// What the consumer shows is removed as unused when something else is on its screen.
+  @Test(arguments: [0, 2], [OfferedBuffer.Memory.copy, .rendered])
+  func whatIsOnScreenGoesWithTheNextPicture(
+    _ unanswered: Int, _ memory: OfferedBuffer.Memory
+  ) throws {
+    let bench = try FrameBench()
+    bench.enable()
+    let consumer = try bench.consumer()
+    let old = try FakeBuffer(1, memory: memory)
     let new = try FakeBuffer(2, width: 32, height: 16)
     for _ in 0..<max(1, unanswered) { try bench.show(old) }
     let frames = try bench.frames(consumer)

@@ -64,7 +64,7 @@ struct BufferBuildTests {
     #expect(old.generation == 1)
     #expect(buffer.state == .lost)
     #expect(buffer.current == nil)
-    #expect(!shown.store.hasExports)
+    #expect(shown.store.reports.isEmpty)
     #expect(shown.store.counters.retries == 2)
     #expect(shown.store.counters.fallbacks(.discardsOutran) == 1)
     shown.store.onStep = nil

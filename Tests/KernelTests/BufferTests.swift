@@ -30,9 +30,9 @@ struct BufferTests {
   @Test("Pins end when nobody holds the pages any more")
   func pins() throws {
     let shown = try ShownPicture(.scan, pages: 64, runs: [(0, 16)])
-    #expect(!shown.store.hasExports)
+    #expect(shown.store.reports.isEmpty)
     let buffer = try shown.make()
-    #expect(shown.store.hasExports)
+    #expect(!shown.store.reports.isEmpty)
     #expect(shown.store.pinnedBytes == 16 * 4096)
     try shown.ram.puncher.punch(shown.ram.span(3))
     var held = shown.store.check(buffer).replacement
@@ -41,7 +41,7 @@ struct BufferTests {
     held = nil
     #expect(shown.store.pinnedBytes == 16 * 4096)
     shown.store.drop(buffer)
-    #expect(!shown.store.hasExports)
+    #expect(shown.store.reports.isEmpty)
     #expect(shown.store.pinnedBytes == 0)
     #expect(shown.store.counters.pins == 2)
     #expect(shown.store.counters.unpins == 2)

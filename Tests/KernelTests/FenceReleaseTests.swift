@@ -138,6 +138,34 @@ struct FenceReleaseTests {
     try scene.waitForAnswer(1)
   }
 
+  /// Nobody has the buffer any more, and a GPU reads the guest's own pages: UNREF is answered when it
+  /// is done, or at the deadline. The flush had no fence, so that nothing else waits for it.
+  @Test(arguments: [true, false])
+  func destroyedPagesWaitForTheirImplicitReaders(_ isSignalled: Bool) throws {
+    let scene = try FenceScene(deadline: isSignalled ? 8000 : 2500)
+    let consumer = try scene.consumer(fences: false)
+    let vgem = try Vgem()
+    for command in scene.buffer.flushCommands() { try scene.driver.send(command) }
+    try scene.driver.kick()
+    let frame = try scene.frame(consumer)
+    let buffer = try #require(consumer.buffers[frame.buffer])
+    #expect(buffer.memory == .dmaBuf)
+    let reading = try vgem.attach(to: buffer.descriptor)
+    try consumer.done(frame)
+    var isDestroyed = false
+    try scene.driver.send(.unref(1)) { _ in isDestroyed = true }
+    try scene.driver.kick()
+    // The library answers BUFFER_CLOSED.
+    while let event = try consumer.next(timeout: 5000) {
+      if case .bufferRemoved = event { break }
+    }
+    try scene.settle()
+    #expect(!isDestroyed)
+    if isSignalled { try vgem.signal(reading) }
+    try scene.driver.wait(for: "the answer to UNREF") { isDestroyed }
+    #expect(scene.pinhole.terminate() == 0, "\(scene.pinhole.log)")
+  }
+
   @Test func aConsumerThatLeavesTakesItsFenceAlong() throws {
     let scene = try FenceScene(deadline: 8000)
     var consumer: FrameConsumer? = try scene.consumer()

@@ -1,10 +1,12 @@
 import Buffers
+import CLinux
 import FakeGuest
 import Glibc
 import GuestMemory
 import Linux
 import Logging
 import PinholeFrames
+import Pixels
 import Testing
 
 /// The kernel's own count of pages that are pinned, in the units in which it counts (folios).
@@ -29,6 +31,9 @@ struct LeftoverTests {
     let buffer = try shown.make()
     let fd = try #require(buffer.current?.fd)
     #expect(holders.others(of: fd.raw) == 0)
+    // What consumers ask before anything else.
+    let file = try MemFD.create("test", size: 4096)
+    #expect(ph_is_dmabuf(fd.raw) == 1 && ph_is_dmabuf(file.raw) == 0)
     var copy: OwnedFD? = try fd.duplicate()
     #expect(holders.others(of: fd.raw) == 1)
     let map = try #require(mmap(nil, 4096, PROT_READ, MAP_SHARED, fd.raw, 0))
@@ -80,6 +85,82 @@ struct LeftoverTests {
     #expect(leftovers.count == 0 && !bad.keepsPages)
     #expect(store.pinnedBytes == 0)
     #expect(try pinnedByTheKernel() == before)
+    withExtendedLifetime(kept) {}
+  }
+
+  /// Two were named; one of them says later that it has let go, and is believed.
+  @Test func whoSaysSoLateIsNotBlamedAnyMore() throws {
+    let loop = try EventLoop()
+    let lines = Locked<[String]>([])
+    let log = Logger(label: "test") { _ in LineHandler(lines) }
+    let shown = try ShownPicture(.scan, pages: 8, runs: [(0, 4)])
+    let store = shown.store
+    let leftovers = Leftovers(try DmaBufHolders(), on: loop, log: log)
+    store.leftovers = leftovers
+    let late = Recipient("the late one")
+    let bad = Recipient("the bad one")
+    var kept: OwnedFD?
+    var recipients: Recipients?
+    do {
+      let buffer = try shown.make()
+      let offered = try #require(buffer.current)
+      for recipient in [late, bad] { offered.given(to: recipient) }
+      kept = try offered.fd.duplicate()
+      recipients = offered.recipients
+      _ = store.release(buffer)
+    }
+    let bound = Clock.now + 10_000_000_000
+    while !late.keepsPages, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(late.keepsPages && bad.keepsPages)
+    recipients?.closed(by: late)
+    while late.keepsPages, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(!late.keepsPages && bad.keptBytes == store.pinnedBytes)
+    kept = nil
+    while leftovers.count > 0, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(leftovers.count == 0 && !bad.keepsPages && store.pinnedBytes == 0)
+    withExtendedLifetime(kept) {}
+  }
+
+  /// Consumers may keep what a renderer drew into for longer than anybody shows it.
+  @Test func aRenderedPictureIsPaidForUntilNobodyHasIt() throws {
+    final class Share {}
+    let loop = try EventLoop()
+    let lines = Locked<[String]>([])
+    let log = Logger(label: "test") { _ in LineHandler(lines) }
+    let store = BufferStore(
+      device: .success(try UdmabufDevice.open()),
+      keeper: .failure(.noUserfaultfd(Errno(38, "test"))))
+    let leftovers = Leftovers(try DmaBufHolders(), on: loop, log: log)
+    store.leftovers = leftovers
+    let keeper = Recipient("the keeper")
+    weak var paid: Share?
+    var kept: OwnedFD?
+    do {
+      let share = Share()
+      paid = share
+      let memory = SharedFD(try MemFD.create("picture", size: 8192, seals: [.shrink, .grow]))
+      let mapping = try Mapping(fd: memory.raw, offset: 0, count: 8192, writable: true)
+      let layout = PixelLayout(width: 64, height: 32, stride: 256, fourcc: .xrgb8888)
+      let pixels = try #require(
+        PixelSource(layout: layout, spans: [HostSpan(base: mapping.base, count: 8192)]))
+      let host = HostBuffer(
+        id: 1, width: 64, height: 32, fourcc: .xrgb8888,
+        planes: [.init(fd: memory, offset: 0, stride: 256)], memory: .memfd, pixels: pixels,
+        mapping: nil, charge: share)
+      let offered = try #require(store.offer(host, asCopy: false))
+      #expect(offered.memory == .rendered)
+      offered.given(to: keeper)
+      kept = try offered.fd.duplicate()
+      withExtendedLifetime(host) {}
+    }
+    #expect(leftovers.count == 1 && paid != nil)
+    let bound = Clock.now + 10_000_000_000
+    while !keeper.keepsPages, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(keeper.keptBytes == 8192)
+    #expect(lines.withLock { $0 }.contains { $0.contains("8192 bytes of host memory stay taken") })
+    kept = nil
+    while leftovers.count > 0, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(leftovers.count == 0 && paid == nil && !keeper.keepsPages)
     withExtendedLifetime(kept) {}
   }
 

@@ -154,7 +154,84 @@ struct PageLifeTests {
     try scene.end()
   }
 
+  // MARK: - Consumers that are behind
+
+  /// What such a consumer has on its screen is not unused, though the guest has left it long since.
+  @Test func whatIsStillOnAScreenIsNotTakenAwayAsUnused() throws {
+    // Nobody is late, and no flush waits for an answer.
+    let scene = try scene("--hold-deadline", "20000")
+    try flipAway(scene)
+    try scene.settle()
+    try scene.send(.unref(1), .unref(2))
+    try scene.end()
+  }
+
+  private func flipAway(_ scene: Scene) throws {
+    let slow = try FrameConsumer(
+      path: scene.pinhole.framesSocket, options: .init(name: "slow"))
+    guard case .connected = try #require(try slow.next(timeout: 5000)) else {
+      throw Errno(EPROTO, "connect")
+    }
+    var frames: [ReceivedFrame] = []
+    var removed: [RemovalReason] = []
+    func listen(until isEnough: () -> Bool) throws {
+      while !isEnough(), let event = try slow.next(timeout: 5000) {
+        switch event {
+        case .frame(let frame): frames.append(frame)
+        case .bufferRemoved(_, let reason): removed.append(reason)
+        default: break
+        }
+      }
+    }
+    for resource: UInt32 in [1, 2] {
+      let picture = try Framebuffer(
+        scene.driver, resource: resource, width: Self.width, height: Self.height, kind: .blob)
+      try picture.show()
+      for _ in 0..<2 {
+        for command in picture.flushCommands() { try scene.driver.send(command) }
+        try scene.watcher.follow(scene.driver)
+      }
+    }
+    try listen { frames.count == 2 }
+    // Both are looked at each time; 200 times without being shown are enough to be let go.
+    let before = try scene.pinhole.counters()["checks"] ?? 0
+    #expect(try scene.pinhole.waits { ($0["checks"] ?? 0) > before + 900 })
+    while let event = try slow.next(timeout: 0) {
+      if case .bufferRemoved(let name, let reason) = event {
+        Issue.record("buffer \(name) was removed: \(reason)")
+      }
+    }
+    #expect(frames.count == 2)
+    for frame in frames { try slow.done(frame) }
+    try listen { frames.count > 2 && removed.contains(.unused) }
+    #expect(frames.count > 2 && removed.contains(.unused))
+  }
+
   // MARK: - Other devices
+
+  /// Who does not let go of pages that were taken back is given no others.
+  @Test(.enabled(if: hasUdmabuf, "needs /dev/udmabuf: nothing tells who has other memory"))
+  func anotherDeviceThatKeepsPagesGetsNone() throws {
+    let scene = try scene()
+    let buffer = try picture(scene)
+    let name = Array(try scene.driver.run(.assignUUID(1)).bytes[24..<40])
+    var kept = try object(scene, name)
+    #expect(kept != nil)
+    try scene.send(.detachBacking(1))
+    let deadline = Clock.now + 20_000_000_000
+    while !scene.pinhole.log.contains("another device of this guest still has"),
+      Clock.now < deadline
+    { try scene.watcher.take(milliseconds: 20) }
+    #expect(scene.pinhole.log.contains("another device of this guest still has"))
+    try scene.send(.attachBacking(1, buffer.pages.entries()))
+    #expect(try object(scene, name) == nil)
+    kept = nil
+    #expect(try scene.pinhole.waits { $0["kept-buffers"] == 0 })
+    #expect(try object(scene, name) != nil)
+    withExtendedLifetime(kept) {}
+    try scene.send(.unref(1))
+    try scene.end()
+  }
 
   /// Asks for a shared object as QEMU does on behalf of another device.
   private func object(_ scene: Scene, _ name: [UInt8]) throws -> SharedFD? {

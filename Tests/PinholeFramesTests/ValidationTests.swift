@@ -87,6 +87,9 @@ import Testing
     Case("generation", field: 12, buffer { $0.generation = 0 }, fds: 1),
     Case("width", field: 16, buffer { $0.width = 0 }, fds: 1),
     Case("height", field: 20, buffer { $0.height = 0 }, fds: 1),
+    Case("format of two planes", field: 24, buffer { $0.fourcc = 0x3231_564e }, fds: 1),
+    Case("format of two bytes a pixel", field: 24, buffer { $0.fourcc = 0x3631_4752 }, fds: 1),
+    Case("no format", field: 24, buffer { $0.fourcc = 0 }, fds: 1),
     Case("flags", field: 28, buffer { $0.flags |= 8 }, fds: 1),
     Case("neither dma-buf nor copy", field: 28, buffer { $0.flags = 0 }, fds: 1),
     Case("both", field: 28, buffer { $0.flags = 3 }, fds: 1),
@@ -137,6 +140,12 @@ import Testing
     Case("cursor size", field: 48, cursor { $0.size = 15 }, fds: 1),
     Case("cursor size limit", field: 48, cursor { $0.size = 1 << 30 }, fds: 1),
     Case("cursor format", field: 40, cursor { $0.fourcc = 0x3432_5258 }, fds: 1),
+    Case(
+      "hot spot of no image", field: 24,
+      cursor {
+        $0.flags = 0
+        $0.hot_x = 512
+      }),
     Case("hot spot across", field: 24, cursor { $0.hot_x = 2 }, fds: 1),
     Case("hot spot down", field: 28, cursor { $0.hot_y = .max }, fds: 1),
     Case("an unsealed cursor", field: 12, cursor { _ in }, fds: 1, seals: []),

@@ -18,14 +18,15 @@ final class QEMUBench {
 
   init(
     way: QEMUDisplay.Way = .pixels, maxUpdate: Int = QEMUDisplay.maxUpdate,
-    patience: UInt64 = QEMUDisplay.patience
+    patience: UInt64 = QEMUDisplay.patience, leaveDeadline: UInt64 = HoldQueue.defaultDeadline
   ) throws {
     ph_ignore_sigpipe()  // as the daemon does: sendfile(2) has no MSG_NOSIGNAL
     loop = try EventLoop()
     var log = Logger(label: "test")
     log.logLevel = .critical
     display = QEMUDisplay(
-      scene, on: loop, log: log, way: way, maxUpdate: maxUpdate, patience: patience)
+      scene, on: loop, log: log, way: way, maxUpdate: maxUpdate, patience: patience,
+      leaveDeadline: leaveDeadline)
     scene.add(display)
     loop.everyTurn { [unowned self] in
       // What is not there any more cannot be pulled late.

@@ -127,6 +127,33 @@ final class FakeQEMU {
   }
 }
 
+/// A GPU that reads what passes for a dma-buf until it is told to finish.
+final class FakeReaders {
+  /// Looks busy: the end of a pipe that takes no more (poll(2) says no `POLLOUT`).
+  let dmaBuf: SharedFD
+  /// Looks like a sync_file: an eventfd, readable with ``finish()``.
+  let fence: SharedFD
+  private let drain: OwnedFD
+
+  init() throws {
+    var ends: [CInt] = [-1, -1]
+    try check(pipe(&ends) == 0 ? 0 : -errno, "pipe")
+    drain = OwnedFD(adopting: ends[0])
+    dmaBuf = SharedFD(OwnedFD(adopting: ends[1]))
+    fence = SharedFD(OwnedFD(adopting: try check(ph_eventfd(0), "eventfd")))
+    for end in ends { try check(ph_set_nonblocking(end, 1), "fcntl") }
+    let bytes = [UInt8](repeating: 0, count: 4096)
+    while write(dmaBuf.raw, bytes, bytes.count) > 0 {}
+    #expect(!DmaBufFences.isIdle(dmaBuf.raw))
+  }
+
+  func finish() {
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    while read(drain.raw, &bytes, bytes.count) > 0 {}
+    _ = ph_eventfd_signal(fence.raw)
+  }
+}
+
 /// Guest memory with a picture in it, in pieces that begin and end anywhere.
 final class Canvas {
   let layout: PixelLayout

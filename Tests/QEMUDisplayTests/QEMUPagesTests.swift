@@ -5,6 +5,7 @@ import Pixels
 import Scene
 import Testing
 
+@testable import Buffers
 @testable import QEMUDisplay
 
 @Suite("QEMU display: the guest's pages")
@@ -13,9 +14,9 @@ struct QEMUPagesTests {
   private let layout = PixelLayout(width: 64, height: 32, stride: 256, fourcc: .xrgb8888)
 
   private func start(
-    patience: UInt64 = 600_000_000_000
+    patience: UInt64 = 600_000_000_000, leaveDeadline: UInt64 = HoldQueue.defaultDeadline
   ) throws -> (QEMUBench, FakeQEMU, OfferedBuffer) {
-    let bench = try QEMUBench(way: .dmabuf, patience: patience)
+    let bench = try QEMUBench(way: .dmabuf, patience: patience, leaveDeadline: leaveDeadline)
     bench.source.canvases[0] = Canvas(64, 32)
     let buffer = try bench.source.back(0)
     let qemu = try bench.attach()
@@ -188,6 +189,84 @@ struct QEMUPagesTests {
     var released = 0
     bench.display.revoke(other, reason: .unused) { released += 1 }
     #expect(released == 1)
+  }
+
+  /// Shows something that passes for a dma-buf which a GPU reads.
+  private func startBusy(
+    leaveDeadline: UInt64
+  ) throws -> (QEMUBench, FakeQEMU, OfferedBuffer, FakeReaders) {
+    let (bench, qemu, _) = try start(leaveDeadline: leaveDeadline)
+    try bench.settle(qemu)
+    let readers = try FakeReaders()
+    bench.display.readers = { _ in readers.fence }
+    let busy = OfferedBuffer(
+      id: 7, generation: 1, layout: layout, size: layout.size, fd: readers.dmaBuf,
+      memory: .guestPages)
+    bench.source.buffers[0] = busy
+    bench.present(0)
+    try bench.settle(qemu)
+    #expect(qemu.pictures.suffix(2) == shown)
+    return (bench, qemu, busy, readers)
+  }
+
+  @Test("A guest waits for QEMU's GPU, which reads on after QEMU has let go")
+  func readersOfARevokedBuffer() throws {
+    let (bench, qemu, busy, readers) = try startBusy(leaveDeadline: 600_000_000_000)
+    var released = 0
+    bench.display.revoke(busy, reason: .destroyed) { released += 1 }
+    bench.source.canvases = [:]
+    try bench.settle(qemu)
+    #expect(qemu.pictures.last == off)
+    #expect(bench.display.imports.isEmpty && released == 0)
+    readers.finish()
+    try bench.turn(qemu) { released == 1 }
+    #expect(bench.display.parting.isEmpty)
+  }
+
+  @Test("The same where QEMU had let go before the guest wants its pages back")
+  func readersOfABufferThatLeft() throws {
+    let (bench, qemu, busy, readers) = try startBusy(leaveDeadline: 600_000_000_000)
+    _ = try bench.source.back(0, id: 8)
+    bench.present(0)
+    try bench.settle(qemu)
+    #expect(!bench.display.imports.contains { $0.buffer === busy })
+    var released = 0
+    bench.display.revoke(busy, reason: .rebacked) { released += 1 }
+    try bench.settle(qemu)
+    #expect(released == 0)
+    readers.finish()
+    try bench.turn(qemu) { released == 1 }
+  }
+
+  @Test("A GPU that never ends costs the guest one deadline")
+  func readersThatNeverEnd() throws {
+    let (bench, qemu, busy, _) = try startBusy(leaveDeadline: 1_000_000)
+    var released = 0
+    bench.display.revoke(busy, reason: .destroyed) { released += 1 }
+    bench.source.canvases = [:]
+    try bench.turn(qemu) { released == 1 }
+    try bench.settle(qemu)
+    #expect(bench.display.parting.isEmpty)
+    bench.display.frontEndLeft()
+    #expect(released == 1)
+  }
+
+  @Test("A QEMU that keeps pages which were taken back gets pixels until it lets go")
+  func keptPages() throws {
+    let (bench, qemu, _) = try start()
+    try bench.settle(qemu)
+    bench.display.recipient.keptBytes = 4096
+    bench.present(0)
+    try bench.settle(qemu)
+    let canvas = try #require(bench.source.canvases[0])
+    #expect(qemu.pictures.contains(off))
+    #expect(
+      QEMUScreen(Array(qemu.pictures.suffix(from: 4))).colors(0)
+        == canvas.colors(bench.source.crop(0)))
+    bench.display.recipient.keptBytes = 0
+    bench.present(0)
+    try bench.settle(qemu)
+    #expect(qemu.pictures.suffix(2) == shown)
   }
 
   @Test("An output that goes off lets its dma-buf and its surface go")

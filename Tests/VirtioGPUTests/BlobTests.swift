@@ -51,6 +51,20 @@ import Testing
     #expect(bench.seen.log.withLock { $0.sizes.isEmpty })
   }
 
+  /// What the frame protocol can say of a stride is what a guest may say.
+  @Test func aStrideThatNoConsumerTakesIsRefused() throws {
+    let bench = try DeviceBench()
+    _ = try Framebuffer(bench.driver, resource: 1, width: 512, height: 256, kind: .blob)
+    let part = Rect(width: 1, height: 1)
+    for (stride, answer) in [
+      (PictureLimits.stride + 4, GPUResponse.invalidParameter), (PictureLimits.stride, .ok),
+    ] {
+      let command = set(0, part, width: 64, height: 1, stride: stride)
+      #expect(try bench.driver.run(command).response == answer, "stride \(stride)")
+    }
+    #expect(bench.seen.log.withLock { $0.sizes } == ["0 1x1"])
+  }
+
   @Test func oneBlobOnSeveralOutputs() throws {
     let bench = try DeviceBench()
     let buffer = try Framebuffer(bench.driver, resource: 1, width: 128, height: 64, kind: .blob)

@@ -20,6 +20,20 @@ import Testing
     try bench.inDevice { device, _ in device.hostBytes }
   }
 
+  /// What nobody here needs is given up for what the guest asks for, and not before.
+  @Test func whatLiesIdleMakesRoom() {
+    let budget = HostBudget(limit: 10)
+    var idle = [budget.take(3), budget.take(3)]
+    budget.onShortage = { idle.popLast() != nil }
+    let first = budget.take(4)
+    #expect(first != nil && idle.count == 2 && budget.used == 10)
+    #expect(budget.take(11) == nil && idle.count == 2, "that is too much in any case")
+    let second = budget.take(2)
+    #expect(second != nil && idle.count == 1 && budget.used == 9)
+    #expect(budget.take(5) == nil && idle.isEmpty && budget.used == 6)
+    withExtendedLifetime((first, second)) {}
+  }
+
   @Test func resourcesAreCounted() throws {
     let bench = try DeviceBench { $0.maxResources = 3 }
     for id in 1...3 as ClosedRange<UInt32> {

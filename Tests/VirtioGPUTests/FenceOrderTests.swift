@@ -3,6 +3,7 @@ import FakeGuest
 import Fences
 import Glibc
 import Linux
+import Pixels
 import Testing
 
 @testable import VirtioGPU
@@ -74,6 +75,35 @@ import Testing
     #expect(expired == 1 && told == 1, "the younger ones end the hold long before its deadline")
     #expect(waits.counts.reduce(0, +) == 3)
     #expect(waits.longest > 0 && waits.longest < Self.minute)
+  }
+
+  /// A picture that the renderer cannot draw, because consumers hold all it draws into, keeps a
+  /// younger fence back no longer than the guest's own pages would.
+  @Test(arguments: [false, true])
+  func aYoungerFenceEndsTheHoldOfARenderedFlush(_ isCursor: Bool) throws {
+    let bench = try DeviceBench(holdDeadline: Self.minute, with3D: true)
+    let whole = Rect(width: 64, height: 32)
+    let cursor = try Framebuffer(bench.driver, resource: 2, width: 64, height: 64)
+    try bench.driver.perform(
+      .create3D(1, target: 2, format: 2, bind: 0x14_000a, width: 64, height: 32))
+    try bench.driver.perform(.setScanout(0, resource: 1, whole))
+    _ = try bench.inDevice { device, _ in
+      (device.renderer as? ScriptedRenderer)?.isEager = false
+    }
+    let answers = Answers()
+    let younger =
+      isCursor ? GPUCommand.transferToHost2D(2, cursor.bounds, offset: 0) : .getDisplayInfo
+    try send([.flush(1, whole).fenced(5), younger.fenced(6)], bench, answers)
+    try bench.driver.drain()
+    #expect(answers.order == [5, 6])
+    let (expired, waits) = try bench.inDevice { device, _ in
+      (device.holds.expired, device.counters.fenceWaits)
+    }
+    #expect(expired == 1, "the younger one ends the hold long before its deadline")
+    #expect(waits.counts.reduce(0, +) == 1 && waits.longest < Self.minute)
+    // The picture itself still comes.
+    _ = try bench.inDevice { device, _ in (device.renderer as? ScriptedRenderer)?.finish() }
+    #expect(bench.seen.frames.count == 1)
   }
 
   @Test func aReleaseSendsAllThatWaited() throws {

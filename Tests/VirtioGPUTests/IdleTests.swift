@@ -79,7 +79,34 @@ import Testing
         return device.lookInterval
       }
     }
-    #expect(intervals == [5_000_000, 5_000_000, 21_000_000, 500_000_000, 5_000_000])
+    #expect(intervals == [5_000_000, 5_000_000, 21_000_000, 10_000_001_000_000, 5_000_000])
+  }
+
+  /// Where each look takes all the time of a round: what is on screen has each second turn at
+  /// least, and nothing waits for longer than two rounds for each buffer.
+  @Test(arguments: [1, 16, 64])
+  func looksGoRound(_ onScreen: Int) {
+    var buffers = (0..<64).map {
+      LookOrder.Candidate(lookedAt: UInt64($0), isOnScreen: $0 >= 64 - onScreen)
+    }
+    var order = LookOrder()
+    var turns: [Int] = []
+    for round in 0..<512 {
+      order.begin()
+      var first = 0
+      for index in buffers.indices where order.comes(buffers[index], before: buffers[first]) {
+        first = index
+      }
+      buffers[first].lookedAt = UInt64(1000 + round)
+      turns.append(first)
+    }
+    #expect(buffers[turns[0]].isOnScreen, "what is on screen comes first")
+    for index in buffers.indices {
+      let mine = turns.indices.filter { turns[$0] == index }
+      let waits = zip([-1] + mine, mine + [turns.count]).map { $1 - $0 }
+      #expect(waits.max() ?? .max <= 128, "buffer \(index)")
+      if index >= 64 - onScreen { #expect(waits.max() ?? .max <= 2 * onScreen + 1) }
+    }
   }
 
   @Test func aRingWhoseMemoryWasTaken() throws {

@@ -189,6 +189,46 @@ import Testing
     #expect(try lost() == [])
   }
 
+  /// Many resources of many runs get their pages back in their turn, and at once when the guest
+  /// names them, whether their front-end has all of the memory back or a part.
+  @Test func whatIsBackCanBeUsedAtOnce() throws {
+    let ram = try twoRegions()
+    let bench = try DeviceBench(mode: .copy, ram: ram)
+    let far = try ram.allocate(bytes: 12 << 20)
+    try #require(far.start >= 1 << 32)
+    let entries = (0..<1500).map {
+      MemoryEntry(address: far.start + UInt64($0) * 8192, length: 4096)
+    }
+    let count: UInt32 = 200
+    for id in 1...count {
+      try bench.driver.perform(.create2D(id, .b8g8r8x8, width: 64, height: 64))
+      try bench.driver.perform(.attachBacking(id, entries))
+    }
+    func without() throws -> Int {
+      try bench.inDevice { device, _ in
+        device.resources.values.count { $0.backing == nil }
+      }
+    }
+    let whole = Rect(width: 64, height: 64)
+    let region = ram.regions[1]
+    for _ in 0..<3 {
+      try bench.front.removeMemory(region)
+      #expect(try without() == Int(count))
+      let gone = GPUCommand.transferToHost2D(count, whole, offset: 0)
+      #expect(try bench.driver.run(gone).response == .invalidParameter)
+      try bench.front.addMemory(region)
+      for id in [count, count / 2, 1] {
+        try bench.driver.perform(.transferToHost2D(id, whole, offset: 0))
+      }
+    }
+    let bound = Clock.now + 20_000_000_000
+    while try without() > 0, Clock.now < bound { usleep(1000) }
+    #expect(try without() == 0)
+    #expect(try bench.inDevice { device, _ in device.recovering.isEmpty })
+    for id in 1...count { try bench.driver.perform(.unref(id)) }
+    #expect(try bench.inDevice { device, _ in device.hostBytes } == 0)
+  }
+
   @Test func aSnapshotOutlivesItsPages() throws {
     let ram = try twoRegions()
     let bench = try DeviceBench(mode: .copy, ram: ram)

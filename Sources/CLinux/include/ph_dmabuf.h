@@ -18,7 +18,7 @@ int64_t ph_dmabuf_size(int fd);
 int ph_dmabuf_export_sync_file(int fd, int write);
 /* DMA_BUF_IOCTL_IMPORT_SYNC_FILE: adds a sync_file to the buffer's readers or writers. */
 int ph_dmabuf_import_sync_file(int fd, int sync_file, int write);
-/* 1 for a dma-buf (fstatfs(2), DMA_BUF_MAGIC of linux/magic.h), else 0. */
+/* 1 for a dma-buf (fstatfs(2), DMA_BUF_MAGIC of linux/magic.h), else 0. Never waits. */
 int ph_is_dmabuf(int fd);
 
 #endif

@@ -1,4 +1,4 @@
-/* epoll, eventfd, timerfd and signalfd: absent from Swift's Glibc module. */
+/* epoll, eventfd and signalfd: absent from Swift's Glibc module. */
 #ifndef PH_EVENT_H
 #define PH_EVENT_H
 #include <stdint.h>
@@ -13,12 +13,11 @@ int ph_eventfd(unsigned int initial);
 /* An eventfd that counts what is to be done; each wait takes one and lasts until there is one. */
 int ph_semaphore(void);
 int ph_semaphore_wait(int fd);
-int ph_timerfd_create(void);
 /* Blocks the signals in the calling thread and returns a signalfd for them. */
 int ph_signalfd(const int *signals, int count);
 /* The number of the next signal of a signalfd, 0 if there is none. */
 int ph_signal(int fd);
-/* Drains an eventfd or timerfd; returns the first word, 0 if empty. */
+/* Drains an eventfd; returns the first word, 0 if empty. */
 uint64_t ph_drain(int fd);
 int ph_eventfd_signal(int fd);
 /*
