@@ -64,17 +64,29 @@ struct RenderedOutput {
   var frame: HostFrame?
   /// Buffers of this output that somebody may have imported.
   var offered: [HostBuffer] = []
-  /// A picture is on its way; what changed since it was asked for is `owed`.
-  var isAsked = false
-  /// What is to be shown once that picture has come, relative to the output.
+  /// Pictures on their way; what changed since the last of them was asked for is `owed`.
+  var asked = 0
+  /// What is to be shown once one of them has come, relative to the output.
   var owed: Rect?
+  /// What changed in pictures that did not come.
+  var missed: Rect?
+  /// No picture was asked for of what the output shows now: all of the next one is new.
+  var isAllNew = true
+  /// Another number each time that pictures on their way become useless: they have another size
+  /// than the output, or it is off or shows what the guest draws itself.
+  private(set) var life: UInt64 = 0
   /// The serial of a cursor whose image is on its way.
   var cursor: UInt64?
 
-  /// The output shows something else, or another part: what was drawn is of no use.
-  mutating func leave() {
+  /// The output shows something else, or another part.
+  ///
+  /// - Parameter isOver: pictures that are on their way are of no use.
+  mutating func leave(isOver: Bool) {
     frame = nil
     owed = nil
+    missed = nil
+    isAllNew = true
+    if isOver { life &+= 1 }
   }
 }
 
