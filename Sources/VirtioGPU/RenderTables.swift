@@ -58,6 +58,15 @@ struct RenderTables {
   mutating func removeAll() { contexts = [:] }
 }
 
+/// A cursor whose image has not come yet.
+struct PendingCursor {
+  let serial: UInt64
+  let request: CursorRequest
+  let resource: Resource
+  /// The guest has hidden it meanwhile.
+  var isHidden = false
+}
+
 /// What the renderer shows on an output.
 struct RenderedOutput {
   /// The newest picture.
@@ -75,8 +84,10 @@ struct RenderedOutput {
   /// Another number each time that pictures on their way become useless: they have another size
   /// than the output, or it is off or shows what the guest draws itself.
   private(set) var life: UInt64 = 0
-  /// The serial of a cursor whose image is on its way.
-  var cursor: UInt64?
+  /// The newest cursor, while its image is on its way.
+  var cursor: PendingCursor?
+  /// An image is being read, perhaps of an older cursor: one at a time, whatever the guest asks.
+  var isReadingCursor = false
 
   /// The output shows something else, or another part.
   ///
