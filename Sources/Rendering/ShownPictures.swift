@@ -56,7 +56,7 @@ final class ShownPictures {
   }
 
   /// Two take turns; the others are made when consumers hold those.
-  private static let mostPictures = 5
+  private static let mostPictures = 6
   /// As `GPUDevice`'s largest picture.
   private static let largestSide: UInt32 = 16384
   private static let largestCursor: UInt32 = 512

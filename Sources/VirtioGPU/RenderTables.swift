@@ -67,12 +67,22 @@ struct PendingCursor {
   var isHidden = false
 }
 
+/// A picture of the renderer's that was shown.
+struct GivenPicture {
+  let buffer: HostBuffer
+  weak var lock: HostLock?
+  /// Somebody may still look at it.
+  var isHeld: Bool { lock != nil || buffer.hasReaders }
+}
+
 /// What the renderer shows on an output.
 struct RenderedOutput {
   /// The newest picture.
   var frame: HostFrame?
   /// Buffers of this output that somebody may have imported.
   var offered: [HostBuffer] = []
+  /// Pictures that were shown, as long as somebody has them.
+  private var given: [GivenPicture] = []
   /// Pictures on their way; what changed since the last of them was asked for is `owed`.
   var asked = 0
   /// What is to be shown once one of them has come, relative to the output.
@@ -88,6 +98,16 @@ struct RenderedOutput {
   var cursor: PendingCursor?
   /// An image is being read, perhaps of an older cursor: one at a time, whatever the guest asks.
   var isReadingCursor = false
+
+  /// Notes a picture that is about to be shown.
+  mutating func give(_ new: HostFrame) {
+    frame = new
+    given.removeAll { !$0.isHeld || $0.buffer === new.buffer }
+    given.append(GivenPicture(buffer: new.buffer, lock: new.lock))
+  }
+
+  /// How many pictures but the one on screen somebody has.
+  var heldPictures: Int { given.count { $0.isHeld && $0.buffer !== frame?.buffer } }
 
   /// The output shows something else, or another part.
   ///

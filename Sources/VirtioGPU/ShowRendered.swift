@@ -67,7 +67,7 @@ extension GPUDevice {
     case .success(.shown(let frame)) where isOfUse && fits(frame, scanout):
       let changed = scanout.rendering.missed?.union(damage) ?? damage
       scanout.rendering.missed = nil
-      scanout.rendering.frame = frame
+      scanout.rendering.give(frame)
       counters.renderedFrames &+= 1
       present(scanout, changed, lock: nil)
       retireRendered(scanout)
@@ -87,9 +87,19 @@ extension GPUDevice {
 
   // MARK: Buffers
 
+  /// Pictures of an output that those who look may have beside the newest, all together; the one
+  /// before it counts, as it is on screen until now. The renderer has six: one is always free, for
+  /// everybody else, whoever holds what for how long.
+  private static let mostHeld = 4
+
+  /// Those who look have so many pictures that the newest is given out as copies alone.
+  private func isScarce(_ scanout: Scanout) -> Bool {
+    scanout.rendering.heldPictures >= Self.mostHeld
+  }
+
   /// What consumers get of the newest picture on an output; nil where it has to be copied.
   func renderedBuffer(of scanout: Scanout) -> OfferedBuffer? {
-    guard let host = scanout.rendering.frame?.buffer,
+    guard !isScarce(scanout), let host = scanout.rendering.frame?.buffer,
       let buffer = store.offer(host, asCopy: configuration.mode == .copy)
     else { return nil }
     if !scanout.rendering.offered.contains(where: { $0 === host }) {
@@ -125,8 +135,9 @@ extension GPUDevice {
 
   /// Why what the renderer drew is shown as a copy.
   func whyRenderedIsCopied(_ scanout: Scanout) -> WhyCopied {
-    configuration.mode == .copy
-      ? .asked : .pages(scanout.rendering.frame?.buffer.copyReason?.kind)
+    if configuration.mode == .copy { return .asked }
+    return isScarce(scanout)
+      ? .late : .pages(scanout.rendering.frame?.buffer.copyReason?.kind)
   }
 
   /// A renderer may lie.

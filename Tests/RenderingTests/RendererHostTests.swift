@@ -48,8 +48,8 @@ struct RendererHostTests {
     let studio = try Studio()
     try studio.picture(5)
     try studio.paint(5, 1)
-    var held = try (0..<5).map { _ in try studio.show(5) }
-    #expect(Set(held.map(\.buffer.id)).count == 5)
+    var held = try (0..<6).map { _ in try studio.show(5) }
+    #expect(Set(held.map(\.buffer.id)).count == 6)
     try studio.paint(5, 2)
     var fourth: HostFrame?
     studio.host.perform(.show(resource: 5, output: 0, crop: Studio.all, damage: Studio.all)) {
