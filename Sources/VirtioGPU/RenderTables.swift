@@ -69,10 +69,11 @@ struct PendingCursor {
 
 /// A picture of the renderer's that was shown.
 struct GivenPicture {
-  let buffer: HostBuffer
+  /// Nil once nobody has it and it will not be drawn again: the guest pays for its memory.
+  weak var buffer: HostBuffer?
   weak var lock: HostLock?
   /// Somebody may still look at it.
-  var isHeld: Bool { lock != nil || buffer.hasReaders }
+  var isHeld: Bool { buffer.map { lock != nil || $0.hasReaders } ?? false }
 }
 
 /// What the renderer shows on an output.

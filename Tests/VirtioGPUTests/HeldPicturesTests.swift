@@ -45,4 +45,19 @@ import Testing
     #expect(bench.seen.frames.count == 10)
     #expect(bench.seen.frames.allSatisfy { $0.memory == "rendered" })
   }
+
+  /// An output that is off keeps no memory of what was on it.
+  @Test func whatIsNotShownAnyMoreIsLetGo() throws {
+    let bench = try DeviceBench(with3D: true)
+    try bench.makePicture(1)
+    let whole = Rect(width: 64, height: 32)
+    try bench.driver.perform(.setScanout(0, resource: 1, whole))
+    for _ in 0..<3 { try bench.driver.perform(.flush(1, whole)) }
+    try bench.renderer { #expect($0.released == 2 && $0.picturesAlive == 1) }
+    try bench.driver.perform(.setScanout(0, resource: 0, Rect(width: 0, height: 0)))
+    try bench.renderer { renderer in
+      renderer.forgetNewest()
+      #expect(renderer.released == 3 && renderer.picturesAlive == 0)
+    }
+  }
 }
