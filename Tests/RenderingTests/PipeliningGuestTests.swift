@@ -20,8 +20,8 @@ struct PipeliningGuestTests {
     /// Submissions without an answer.
     private var drawing = 0
 
-    init(pictures: [UInt32]) throws {
-      pinhole = try PinholeProcess(["--3d", "--render-node", "none"])
+    init(pictures: [UInt32], _ options: [String] = []) throws {
+      pinhole = try PinholeProcess(["--3d", "--render-node", "none"] + options)
       var choice = GPUDriver.Options()
       choice.features |= Feature.virgl
       choice.patience = 120_000
@@ -113,6 +113,36 @@ struct PipeliningGuestTests {
     }
     #expect(looks == 100, "after \(step) frames")
     #expect(torn == 0, "of \(looks)")
+    #expect(guest.watcher.now.failure == nil)
+    #expect(guest.pinhole.terminate() == 0, "\(guest.pinhole.log)")
+  }
+
+  /// Three consumers keep two frames each, and have a minute and a half for it: a fourth one goes on
+  /// seeing every frame, whatever the others keep, also when they come again.
+  @Test func thoseWhoKeepFramesDoNotStopTheOthers() throws {
+    let guest = try Guest(pictures: [11], ["--hold-deadline", "10000"])
+    try guest.driver.perform(.setScanout(0, resource: 11, Self.whole))
+    var stream = VirglStream()
+    stream.target(surface: 1, resource: 11, format: 2)
+    try guest.driver.perform(.submit(1, stream.bytes))
+    var holders: [FrameConsumer] = []
+    for step in UInt32(1)...60 {
+      // At different times, so that they keep different frames.
+      if step % 4 == 0, step <= 12 || step >= 40 {
+        if holders.count == 3 { holders.removeFirst() }
+        holders.append(
+          try FrameConsumer(
+            path: guest.pinhole.framesSocket, options: .init(name: "holder \(step)")))
+      }
+      for holder in holders { while try holder.next(timeout: 0) != nil {} }
+      let before = guest.watcher.now.frames
+      var stream = VirglStream()
+      stream.clear(Self.colour(step))
+      try guest.driver.perform(.submit(1, stream.bytes))
+      try guest.driver.perform(.flush(11, Self.whole))
+      try #require(
+        guest.watcher.wait(milliseconds: 60_000) { $0.frames > before }, "frame \(step)")
+    }
     #expect(guest.watcher.now.failure == nil)
     #expect(guest.pinhole.terminate() == 0, "\(guest.pinhole.log)")
   }
