@@ -250,7 +250,8 @@ let package = Package(
       "KernelTests",
       [
         "puncher", "frame-reader", "AllocationCounter", "pinhole", "pinhole-guest",
-        "pinhole-renderer", "Conformance", "Daemon", "Command", "FakeGuest", "RenderWire",
+        "pinhole-renderer", "Rendering", "Conformance", "Daemon", "Command", "FakeGuest",
+        "RenderWire",
         "PinholeFrames", "Buffers", "Pixels", "GuestMemory", "Linux", "CLinux", "FrameServer",
         "Scene", "Fences", "KMS", "VhostUser", "VirtioGPU", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -279,7 +280,8 @@ package.targets += [
   tests(
     "RenderingTests",
     [
-      "pinhole-renderer", "Rendering", "RenderWire", "VirtioGPU", "GPUCommands", "Buffers",
+      "pinhole-renderer", "Daemon", "Rendering", "RenderWire", "VirtioGPU", "GPUCommands",
+      "Buffers",
       "Pixels", "GuestMemory", "FakeGuest", "PinholeFrames", "FrameProtocol", "Linux", "CLinux",
       log,
     ]),

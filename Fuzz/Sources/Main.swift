@@ -8,7 +8,7 @@ import Linux
     "vhost-user": VhostUserTarget.run, "rings": RingTarget.run, "gpu": GPUTarget.run,
     "gpu-3d": GPU3DTarget.run,
     "display": DisplayTarget.run, "frames": FramesTarget.run, "consumer": ConsumerTarget.run,
-    "renderer": RendererTarget.run,
+    "renderer": RendererTarget.run, "request": RequestTarget.run,
     "rfb": RFBTarget.run, "input": ControlTarget.run,
   ]
   /// Chosen once, before the first input.

@@ -8,7 +8,7 @@ enum Seeds {
       "vhost-user": VhostUserSeeds.all, "rings": RingSeeds.all, "gpu": GPUSeeds.all,
       "gpu-3d": GPU3DSeeds.all,
       "display": DisplaySeeds.all, "frames": FramesSeeds.all, "consumer": ConsumerSeeds.all,
-      "renderer": RendererSeeds.all,
+      "renderer": RendererSeeds.all, "request": RequestSeeds.all,
       "rfb": RFBSeeds.all, "input": ControlSeeds.all,
     ]
     mkdir(folder, 0o755)

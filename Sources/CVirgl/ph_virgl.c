@@ -83,6 +83,27 @@ int ph_virgl_load(char *why, size_t size)
 
 int ph_virgl_is_recent(void) { return is_recent; }
 
+/*
+ * The library's own context is current, by virgl_renderer_force_ctx_0: eglMakeCurrent takes its
+ * time. Whatever may run in a guest's context, or looks at queries in theirs, clears it.
+ */
+static int is_ctx_0;
+
+static void use_ctx_0(void)
+{
+	if (is_ctx_0)
+		return;
+	virgl.force_ctx_0();
+	is_ctx_0 = 1;
+}
+
+/* Also where it is current: the library then forgets which context it served last. */
+static void begin_in_context(void)
+{
+	virgl.force_ctx_0();
+	is_ctx_0 = 0;
+}
+
 static int positive(int result) { return result < 0 ? -result : result; }
 
 int ph_virgl_init(int drm)
@@ -96,7 +117,14 @@ int ph_virgl_init(int drm)
 }
 
 int ph_virgl_poll_fd(void) { return virgl.get_poll_fd(); }
-void ph_virgl_poll(void) { virgl.poll(); }
+
+void ph_virgl_poll(void)
+{
+	/* It looks at the queries of all contexts. */
+	is_ctx_0 = 0;
+	virgl.poll();
+}
+
 uint32_t ph_virgl_retired(void) { return retired; }
 
 uint32_t ph_virgl_capset_size(uint32_t id, uint32_t *version)
@@ -117,6 +145,7 @@ int ph_virgl_create_context(uint32_t id, uint32_t capset, const char *name, uint
 {
 	uint32_t dialect = capset & VIRGL_RENDERER_CONTEXT_FLAG_CAPSET_ID_MASK;
 
+	is_ctx_0 = 0;
 	/* Without a dialect virgl_renderer_context_create means VIRGL2, number 2. */
 	return positive(
 		virgl.context_create_with_flags(id, dialect ? dialect : 2, length, name));
@@ -124,7 +153,7 @@ int ph_virgl_create_context(uint32_t id, uint32_t capset, const char *name, uint
 
 void ph_virgl_destroy_context(uint32_t id)
 {
-	virgl.force_ctx_0();
+	begin_in_context();
 	virgl.context_destroy(id);
 }
 
@@ -144,31 +173,31 @@ int ph_virgl_create_resource(const struct ph_virgl_shape *shape)
 		.flags = shape->flags,
 	};
 
-	virgl.force_ctx_0();
+	use_ctx_0();
 	return positive(virgl.resource_create(&args, NULL, 0));
 }
 
 void ph_virgl_destroy_resource(uint32_t id)
 {
-	virgl.force_ctx_0();
+	use_ctx_0();
 	virgl.resource_unref(id);
 }
 
 void ph_virgl_attach(uint32_t context, uint32_t resource)
 {
-	virgl.force_ctx_0();
+	use_ctx_0();
 	virgl.ctx_attach_resource((int)context, (int)resource);
 }
 
 void ph_virgl_detach(uint32_t context, uint32_t resource)
 {
-	virgl.force_ctx_0();
+	use_ctx_0();
 	virgl.ctx_detach_resource((int)context, (int)resource);
 }
 
 int ph_virgl_attach_iov(uint32_t resource, struct iovec *iov, uint32_t count)
 {
-	virgl.force_ctx_0();
+	use_ctx_0();
 	return positive(virgl.resource_attach_iov((int)resource, iov, (int)count));
 }
 
@@ -177,7 +206,7 @@ void ph_virgl_detach_iov(uint32_t resource)
 	struct iovec *iov = NULL;
 	int count = 0;
 
-	virgl.force_ctx_0();
+	use_ctx_0();
 	virgl.resource_detach_iov((int)resource, &iov, &count);
 }
 
@@ -187,7 +216,10 @@ int ph_virgl_transfer(int to_host, uint32_t resource, uint32_t context, uint32_t
 {
 	struct virgl_box *where = (struct virgl_box *)&box;
 
-	virgl.force_ctx_0();
+	if (context)
+		begin_in_context();
+	else
+		use_ctx_0();
 	if (to_host)
 		return positive(virgl.transfer_write_iov(resource, context, (int)level, stride,
 							 layer_stride, where, offset, iov,
@@ -199,12 +231,12 @@ int ph_virgl_transfer(int to_host, uint32_t resource, uint32_t context, uint32_t
 int ph_virgl_submit(uint32_t context, const void *commands, uint32_t words)
 {
 	/* Without this the library says nothing of a context that is in error. */
-	virgl.force_ctx_0();
+	begin_in_context();
 	return positive(virgl.submit_cmd((void *)(uintptr_t)commands, (int)context, (int)words));
 }
 
 int ph_virgl_fence(uint32_t number)
 {
-	virgl.force_ctx_0();
+	use_ctx_0();
 	return positive(virgl.create_fence((int)number, 0));
 }

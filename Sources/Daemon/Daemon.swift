@@ -221,7 +221,7 @@ package final class Daemon {
   /// What a guest in a sealed memfd would get, and what stands in the way.
   private var abilities: String { renderer == nil ? pages : "3D by virgl on \(way); \(pages)" }
 
-  private var way: String { options.rendering?.node ?? "the processor" }
+  private var way: String { renderer?.node ?? "the processor" }
 
   private var pages: String {
     if case .failure(let reason) = udmabuf {

@@ -6,31 +6,57 @@ import Rendering
 
 /// How guests get 3D: where it is drawn, and what the renderer may take.
 package struct RenderingOptions {
-  /// The render node; nil for the processor.
-  package var node: String?
+  /// Where it is drawn.
+  package enum Place: Equatable, Sendable {
+    /// On the first render node with a GPU that may be used here, else by the processor.
+    case automatic
+    /// On the GPU of this node and nowhere else.
+    case node(String)
+    case processor
+  }
+
+  package var place = Place.automatic
+  /// What ``Place/automatic`` tries first; nil for the processor.
+  package var automaticNode = RenderNode.first
   /// Bytes that a guest's 3D resources may take.
   package var memory: UInt64 = 2 << 30
   /// Threads that draw where there is no GPU; 0: half of the processors.
   package var threads = 0
-  /// Nanoseconds without any answer after which a renderer is replaced.
+  /// Nanoseconds that a renderer may take for one thing before it is replaced.
   package var deadline: UInt64 = 10_000_000_000
   /// Keeps one renderer ready for the next start of the guest's driver.
   package var keepsSpare = true
 
-  /// The first node that may be used here, or the processor.
-  package init() { node = Self.firstNode }
+  package init() {}
 
   /// Bytes that a renderer may take for itself: shaders, contexts, the libraries.
   private static let librariesMemory: UInt64 = 512 << 20
 
-  /// The first node that may be used here.
-  private static var firstNode: String? {
-    (128..<192).map { "/dev/dri/renderD\($0)" }.first { access($0, R_OK | W_OK) == 0 }
-  }
-
-  /// Starts the renderer, before this process is confined.
+  /// Starts the renderer, before this process is confined. Where it was not said which node to use
+  /// and the one that was found does not draw, the processor does.
+  ///
+  /// - Throws: why there is none, with what helps.
   package func start(
     sandbox: String, on loop: EventLoop, log: Logger
+  ) throws(RendererHost.Failure) -> RendererHost {
+    switch place {
+    case .processor: return try start(on: nil, sandbox, loop, log)
+    case .node(let path): return try start(on: path, sandbox, loop, log)
+    case .automatic:
+      guard let found = automaticNode else { return try start(on: nil, sandbox, loop, log) }
+      do throws(RendererHost.Failure) { return try start(on: found, sandbox, loop, log) } catch {
+        log.warning(
+          """
+          3D is drawn by the processor, as \(found) does not work: \(error); --render-node none \
+          chooses the processor at once
+          """)
+        return try start(on: nil, sandbox, loop, log)
+      }
+    }
+  }
+
+  private func start(
+    on node: String?, _ sandbox: String, _ loop: EventLoop, _ log: Logger
   ) throws(RendererHost.Failure) -> RendererHost {
     let program: String
     do throws(Command.Failure) { program = try Programs.path(of: "renderer") } catch {
@@ -49,11 +75,14 @@ package struct RenderingOptions {
   }
 
   /// The renderer of a process that only asks whether there is one.
-  package static func probe() -> Result<RendererHost, RendererHost.Failure> {
+  package static func probe(
+    _ place: Place = .automatic
+  ) -> Result<RendererHost, RendererHost.Failure> {
     var log = Logger(label: "pinhole") { _ in SwiftLogNoOpLogHandler() }
     log.logLevel = .critical
     var options = RenderingOptions()
     options.keepsSpare = false
+    options.place = place
     return Result { () throws(RendererHost.Failure) in
       let loop: EventLoop
       do throws(Errno) { loop = try EventLoop() } catch {

@@ -99,7 +99,7 @@ package struct DoctorFacts {
   private static func findRenderer() -> Renderer {
     switch RenderingOptions.probe() {
     case .success(let renderer):
-      .works(on: RenderingOptions().node ?? "the processor", isRecent: renderer.isRecent)
+      .works(on: renderer.node ?? "the processor", isRecent: renderer.isRecent)
     case .failure(let error): .missing(error.description)
     }
   }

@@ -20,6 +20,10 @@ final class RenderFiles {
   private var known: [FileFacts.Identity: Known] = [:]
   private var used: [UInt32: [Known]] = [:]
   private var lastID: UInt32 = 0
+  /// A renderer gets memory that it could make smaller under whoever else has it mapped; once for
+  /// each renderer.
+  var onUnsealed: () -> Void = {}
+  private var isUnsealedKnown = false
 
   /// A number that no file of this renderer has.
   func newID() -> UInt32 {
@@ -31,6 +35,7 @@ final class RenderFiles {
   func forget() {
     known = [:]
     used = [:]
+    isUnsealedKnown = false
   }
 
   /// The pages of a resource by the renderer's numbers; files that it does not know are sent.
@@ -55,6 +60,10 @@ final class RenderFiles {
     if let found = known[file.identity] { return found }
     let made = Known(newID(), file)
     known[file.identity] = made
+    if !isUnsealedKnown, MemFD.seals(of: file.fd.raw)?.contains(.shrink) != true {
+      isUnsealedKnown = true
+      onUnsealed()
+    }
     lives.send(.addFile(made.id, size: file.size), gift: file.fd) { _ in }
     return made
   }

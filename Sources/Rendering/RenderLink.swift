@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Linux
 import RenderWire
@@ -22,7 +23,7 @@ package final class RenderLink {
   package enum End: Equatable, Sendable {
     /// The renderer ended or closed its socket.
     case closed
-    /// Nothing was answered for so many nanoseconds, as many as an operation or its start may take.
+    /// One request, or its start, took so many nanoseconds, which is as long as it may.
     case late(UInt64)
     /// It broke the protocol: how.
     case broken(String)
@@ -40,6 +41,12 @@ package final class RenderLink {
   private struct Pending {
     let id: UInt32
     let usesRing: Bool
+    let done: (RenderOutcome) -> Void
+  }
+
+  private struct Fence {
+    /// ``RequestClock``'s number of it.
+    let order: UInt64
     let done: (RenderOutcome) -> Void
   }
 
@@ -61,12 +68,15 @@ package final class RenderLink {
   private let deadline: UInt64
   private var lastID: UInt32 = 0
   private var pending = Queue<Pending>()
-  private var fences: [UInt32: (RenderOutcome) -> Void] = [:]
+  private var fences: [UInt32: Fence] = [:]
+  private var clock = RequestClock()
   private var outgoing = Queue<Outgoing>()
   /// Bytes of payload that the socket or the ring has not taken.
   package private(set) var bytesWaiting = 0
   private var isWritable = true
-  private var progressedAt: UInt64 = 0
+  private let bornAt = Clock.now
+  /// When it greeted; 0 before.
+  private var readyAt: UInt64 = 0
   private var isReady = false
   private var isOver = false
   private let buffer: UnsafeMutableRawBufferPointer
@@ -75,16 +85,23 @@ package final class RenderLink {
   private static let batch = 256
   /// Nanoseconds for a renderer to start, in which it loads Mesa and draws for the first time.
   private let startDeadline: UInt64
-  /// What may wait before a guest has to.
-  private static let mostWaiting = (bytes: 16 << 20, requests: 2048)
+  /// Sends a packet on a socket, with descriptors, without waiting.
+  package typealias Transmit = (CInt, [UInt8], [CInt]) throws(Errno) -> Void
+  private let transmit: Transmit
+  /// Tries again what the kernel had no room for.
+  private var retry: LoopTimer?
+  /// Nanoseconds before that.
+  private static let retryInterval: UInt64 = 5_000_000
 
   /// Begins to talk to a renderer that may still be starting.
   ///
   /// - Parameters:
   ///   - socket: the connected SOCK_SEQPACKET socket.
-  ///   - deadline: nanoseconds in which something must be answered while anything is asked.
+  ///   - deadline: nanoseconds that a request may take once all before it are answered.
+  ///   - transmit: sends a packet and descriptors.
   package init(
-    _ socket: consuming OwnedFD, on loop: EventLoop, deadline: UInt64
+    _ socket: consuming OwnedFD, on loop: EventLoop, deadline: UInt64,
+    transmit: @escaping Transmit = RenderLink.transmit
   ) throws(Errno) {
     let file = try MemFD.create(
       "pinhole-render-ring", size: RenderWire.ringSize, seals: [.shrink, .grow])
@@ -94,12 +111,13 @@ package final class RenderLink {
     self.socket = SharedFD(socket)
     self.loop = loop
     self.deadline = deadline
+    self.transmit = transmit
     startDeadline = max(60_000_000_000, deadline.multipliedReportingOverflow(by: 6).partialValue)
     buffer = .allocate(
       byteCount: RenderWire.mostCapsets * (RenderWire.largestCapset + 64) + 64, alignment: 8)
     watchdog = LoopTimer(on: loop) { [unowned self] in look() }
+    retry = LoopTimer(on: loop) { [unowned self] in flush() }
     token = try loop.watch(self.socket.raw, for: .readable) { [unowned self] in served($0) }
-    progressedAt = Clock.now
     watchdog?.arm(after: startDeadline)
     send(
       .setUp(version: RenderWire.version, ringSize: UInt64(RenderWire.ringSize)),
@@ -116,11 +134,6 @@ package final class RenderLink {
 
   /// Requests that are not answered yet.
   package var unanswered: Int { pending.count + fences.count }
-
-  /// So much waits that whoever asks should stop asking for a while.
-  package var isCongested: Bool {
-    bytesWaiting > Self.mostWaiting.bytes || unanswered > Self.mostWaiting.requests
-  }
 
   /// Asks for something.
   ///
@@ -160,13 +173,11 @@ package final class RenderLink {
     guard !isOver else { return done(.lost) }
     guard payload.count <= RenderWire.largestPayload else { return done(.refused(7)) }
     lastID &+= 1
-    if unanswered == 0, isReady {
-      progressedAt = Clock.now
-      watchdog?.arm(after: deadline)
-    }
+    if unanswered == 0, isReady { watchdog?.arm(after: deadline) }
+    let order = clock.asked(isFence: opcode == .fence, at: Clock.now)
     let goesThroughRing = payload.count > RenderWire.largestPacket - RenderHeader.size
     if opcode == .fence {
-      fences[lastID] = done
+      fences[lastID] = Fence(order: order, done: done)
     } else {
       pending.append(Pending(id: lastID, usesRing: goesThroughRing, done: done))
     }
@@ -193,12 +204,12 @@ package final class RenderLink {
         header.flags = RenderHeader.isInRing
         header.length = UInt32(payload.count)
       }
-      if let error = transmit(header.packet(payload), next.gift) {
+      do throws(Errno) {
+        try transmit(socket.raw, header.packet(payload), next.gift.map { [$0.raw] } ?? [])
+      } catch {
         // Its place in the ring would be the last one: it takes the same again later.
         if next.goesThroughRing { space.takeBack() }
-        let isFull = [EAGAIN, EINTR, ENOBUFS].contains(error.code)
-        // What it said before it closed its end is still to be read: that ends the link.
-        return watch(writable: isFull)
+        return wait(after: error, for: next.header.id)
       }
       bytesWaiting -= next.payload.count
       _ = outgoing.popFirst()
@@ -206,14 +217,30 @@ package final class RenderLink {
     if !isWritable { watch(writable: false) }
   }
 
-  private func transmit(_ packet: [UInt8], _ gift: SharedFD?) -> Errno? {
-    packet.withUnsafeBytes { bytes in
-      do throws(Errno) {
-        let gifts = gift.map { [$0.raw] } ?? []
-        _ = try UnixSocket.send(socket.raw, bytes, fds: gifts, dontWait: true)
-        return nil
-      } catch { return error }
+  /// A packet could not be sent.
+  private func wait(after error: Errno, for id: UInt32) {
+    switch error.code {
+    case EAGAIN, EINTR: watch(writable: true)
+    case ETOOMANYREFS, ENOMEM, ENOBUFS:
+      // The socket is writable and the kernel is short of something: descriptors of this user that
+      // are under way, or memory. A renderer that cannot hear is not late.
+      watch(writable: false)
+      if pending.first?.id == id { clock.postpone(to: Clock.now) }
+      retry?.arm(after: Self.retryInterval)
+    // What it said before it closed its end is still to be read: that ends the link.
+    default: watch(writable: false)
     }
+  }
+
+  /// Sends by sendmsg(2).
+  package static func transmit(_ socket: CInt, _ packet: [UInt8], _ fds: [CInt]) throws(Errno) {
+    var failure: Errno?
+    packet.withUnsafeBytes { bytes in
+      do throws(Errno) { _ = try UnixSocket.send(socket, bytes, fds: fds, dontWait: true) } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
   }
 
   private func watch(writable: Bool) {
@@ -267,7 +294,7 @@ package final class RenderLink {
         return end(.broken("it greets twice, or in version \(greeting.version)"))
       }
       isReady = true
-      progress()
+      readyAt = Clock.now
       watchdog?.arm(after: deadline)
       onReady?(greeting)
     case .unable(let reason):
@@ -276,13 +303,13 @@ package final class RenderLink {
     case .done(let error):
       guard isReady else { return end(.broken("it answers before it greets")) }
       let outcome: RenderOutcome = error == 0 ? .done : .refused(error)
-      if let done = fences.removeValue(forKey: id) {
-        progress()
-        done(outcome)
+      if let fence = fences.removeValue(forKey: id) {
+        clock.answered(fence: fence.order, at: Clock.now)
+        fence.done(outcome)
       } else if let first = pending.first, first.id == id {
         _ = pending.popFirst()
         if first.usesRing { space.giveBack() }
-        progress()
+        clock.answeredOperation(at: Clock.now)
         first.done(outcome)
       } else {
         end(.broken("it answers what was not asked"))
@@ -290,13 +317,11 @@ package final class RenderLink {
     }
   }
 
-  private func progress() { progressedAt = Clock.now }
-
   private func look() {
-    guard !isOver else { return }
+    guard !isOver, let since = isReady ? clock.since : bornAt else { return }
     let patience = isReady ? deadline : startDeadline
-    guard !isReady || unanswered > 0 else { return }
-    let passed = Clock.now &- progressedAt
+    let now = Clock.now
+    let passed = now - min(now, max(since, readyAt))
     guard passed < patience else { return end(.late(patience)) }
     watchdog?.arm(after: patience - passed)
   }
@@ -314,6 +339,7 @@ package final class RenderLink {
     guard !isOver else { return }
     isOver = true
     watchdog?.disarm()
+    retry?.disarm()
     if let token { loop.unwatch(token) }
     token = nil
     _ = shutdown(socket.raw, CInt(SHUT_RDWR))
@@ -321,7 +347,7 @@ package final class RenderLink {
     bytesWaiting = 0
     while let next = pending.popFirst() { next.done(.lost) }
     let waiting = fences.keys.sorted()
-    for id in waiting { fences.removeValue(forKey: id)?(.lost) }
+    for id in waiting { fences.removeValue(forKey: id)?.done(.lost) }
     if reason != .left { onEnd?(reason) }
   }
 }

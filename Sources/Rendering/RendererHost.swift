@@ -33,6 +33,8 @@ public final class RendererHost: Renderer {
   public weak var client: (any RendererClient)?
   /// The library has the fixes of its version 1.1.0.
   package private(set) var isRecent = false
+  /// The render node that draws; nil for the processor.
+  package let node: String?
 
   private let lives: RendererLives
   private let files = RenderFiles()
@@ -46,11 +48,19 @@ public final class RendererHost: Renderer {
   /// Starts the processes, before this one is confined, and waits until one of them can work.
   package init(_ options: Options, on loop: EventLoop, log: Logger) throws(Failure) {
     self.log = log
+    node = options.starter.node
     do throws(Errno) {
       lives = try RendererLives(
         options.starter, patience: options.patience, on: loop, log: log)
     } catch { throw Failure(description: "\(options.starter.program): \(error)") }
     pictures = ShownPictures(lives, files, on: loop)
+    files.onUnsealed = {
+      log.warning(
+        """
+        the guest's memory is not sealed against becoming smaller: a guest that takes its renderer \
+        over could end its QEMU (SIGBUS); memory-backend-memfd seals it, memory-backend-file cannot
+        """)
+    }
     pictures.takeMemory = { [unowned self] in client?.hostMemory($0) }
     let reason: String?
     do throws(Errno) { reason = try lives.waitForFirst() } catch { reason = "\(error)" }

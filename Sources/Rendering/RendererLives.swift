@@ -9,7 +9,7 @@ import RenderWire
 package final class RendererLives {
   /// How long renderers may take, and how soon they return.
   package struct Patience: Sendable {
-    /// Nanoseconds in which something must be answered while anything is asked.
+    /// Nanoseconds that a request may take once all before it are answered.
     package var operation: UInt64 = 10_000_000_000
     /// Nanoseconds before the second replacement; doubled for each further one.
     package var replacement: UInt64 = 100_000_000
@@ -63,9 +63,6 @@ package final class RendererLives {
 
   /// Whether what is asked now may be answered: a renderer is there, or coming.
   package var isAlive: Bool { link != nil || early != nil }
-
-  /// Whoever asks should stop asking for a while.
-  package var isCongested: Bool { link?.isCongested ?? ((early?.count ?? 0) > 1024) }
 
   /// Turns the loop until the first renderer can work, or cannot.
   ///
@@ -169,7 +166,7 @@ package final class RendererLives {
     switch end {
     // How it ended comes from the process that started it.
     case .closed: link = nil
-    case .late(let time): died("it answered nothing for \(time / 1_000_000) ms")
+    case .late(let time): died("one request took it longer than \(time / 1_000_000) ms")
     case .broken(let how): died(how)
     case .unable(let cause): died(cause)
     case .left: break

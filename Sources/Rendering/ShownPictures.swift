@@ -55,7 +55,7 @@ final class ShownPictures {
   }
 
   /// Two take turns; the others are made when consumers hold those.
-  private static let mostPictures = 5
+  private static let mostPictures = 6
   /// As `GPUDevice`'s largest picture.
   private static let largestSide: UInt32 = 16384
   private static let largestCursor: UInt32 = 512
@@ -141,6 +141,8 @@ final class ShownPictures {
         picture = free
       } else if output.pictures.count < Self.mostPictures {
         guard let made = makePicture(output) else {
+          // There is no memory for one more, but those that are held come back.
+          if !output.pictures.isEmpty { return }
           output.waiting.removeFirst()
           show.done(.failure(.refused))
           continue
@@ -252,14 +254,16 @@ final class ShownPictures {
 
   // MARK: Reading
 
-  /// Reads a resource's first rows.
+  /// Reads a resource's first rows, as `DRM_FORMAT_ARGB8888` whatever its own format.
   func read(
     _ resource: UInt32, width: UInt32, height: UInt32,
     _ done: @escaping (Result<RenderReply, RenderFailure>) -> Void
   ) {
     let bytes = UInt64(width) * UInt64(height) * 4
     guard width > 0, height > 0, width <= Self.largestCursor, height <= Self.largestCursor,
-      let memory = SharedPixels("pinhole-render-cursor", bytes: bytes)
+      let order = formats[resource].flatMap(PixelFormat.init(rawValue:)).flatMap({
+        ByteOrder($0.fourcc)
+      }), let memory = SharedPixels("pinhole-render-cursor", bytes: bytes)
     else { return done(.failure(.refused)) }
     let file = files.newID()
     lives.send(.addFile(file, size: UInt64(memory.count)), gift: memory.fd) { _ in }
@@ -267,7 +271,9 @@ final class ShownPictures {
     let box = RenderBox(width: width, height: height)
     lives.send(.readBack(resource, box, run, stride: width * 4)) { outcome in
       guard outcome == .done else { return done(outcome.result) }
-      done(.success(.pixels(memory.bytes(Int(bytes)))))
+      var pixels = memory.bytes(Int(bytes))
+      order.makeARGB8888(&pixels)
+      done(.success(.pixels(pixels)))
     }
     lives.send(.dropFile(file)) { _ in }
   }

@@ -47,9 +47,13 @@ extension CallPolicy {
 
   /// Memory for textures that are to be exported, made of memfds and the udmabuf device that Mesa
   /// has open, and events.
+  ///
+  /// ftruncate(2) could also make the guest's memory smaller, where that is not sealed: the daemon
+  /// warns of such memory. fallocate(2) may take space and make no holes.
   private static let buffers: [CallRule] =
     names(
-      "memfd_create", "ftruncate", "fstat", "lseek", "pread64", "pwrite64", "eventfd2", "fallocate")
+      "memfd_create", "ftruncate", "fstat", "lseek", "pread64", "pwrite64", "eventfd2")
+    + CallRule.each("fallocate", argument: 1, in: [0])
     + CallRule.each(
       "fcntl", argument: 1,
       in: [F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, 1033, 1034].map { UInt64($0) })

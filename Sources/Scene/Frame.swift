@@ -122,11 +122,11 @@ enum Choice: Equatable {
     } else if let buffer = commit.buffer, buffer.isOriginal {
       why = wishes.isLate ? .late : wishes.suits(buffer) ? nil : .alignment
     } else {
-      why = commit.whyCopied
+      // A renderer's own memory, sealed: it is drawn into again, unlike the copies of a pool.
+      why = wishes.isLate && commit.buffer != nil ? .late : commit.whyCopied
     }
     let isFit = commit.buffer.map { buffer in
-      wishes.suits(buffer)
-        && (!buffer.isOriginal || wishes.onlyCopies == nil && !wishes.isLate)
+      wishes.suits(buffer) && !wishes.isLate && (!buffer.isOriginal || wishes.onlyCopies == nil)
     }
     guard isFit != true else {
       self = .buffer

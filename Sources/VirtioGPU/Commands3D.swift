@@ -216,7 +216,10 @@ extension GPUDevice {
   func resetRendering() {
     rendered.removeAll()
     // The pictures on their way end now: what was to follow them is not there any more.
-    for scanout in scanouts { scanout.rendering.owed = nil }
+    for scanout in scanouts {
+      scanout.rendering.owed = nil
+      scanout.rendering.cursor = nil
+    }
     guard rendered.isUsed else { return }
     rendered.isUsed = false
     renderer?.reset()
@@ -237,7 +240,6 @@ extension GPUDevice: RendererClient {
     rendered.removeAll()
     for resource in resources.values where resource.shape != nil { resource.isLost = true }
     for scanout in scanouts {
-      scanout.rendering.isAsked = false
       scanout.rendering.owed = nil
       scanout.resource.map { if $0.shape != nil { $0.isLost = true } }
     }

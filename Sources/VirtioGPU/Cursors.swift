@@ -25,30 +25,56 @@ extension GPUDevice {
     _ new: CursorRequest, rendered resource: Resource, on scanout: Scanout
   ) throws(GPUError) -> Outcome {
     let (width, height) = (resource.layout.width, resource.layout.height)
-    guard let renderer, !resource.isLost, width > 0, width <= Self.largestCursor, height > 0,
+    guard renderer != nil, !resource.isLost, width > 0, width <= Self.largestCursor, height > 0,
       height <= Self.largestCursor
     else { throw .invalidParameter }
     place(scanout, new)
-    let serial = nextCursorSerial()
-    scanout.rendering.cursor = serial
-    renderer.perform(.readPixels(resource: resource.id, width: width, height: height)) {
-      [weak self, weak scanout] result in
-      guard let self, let scanout, scanout.rendering.cursor == serial,
-        case .success(.pixels(let pixels)) = result,
-        pixels.count == Int(width) * Int(height) * 4
-      else { return }
-      set(
-        CursorImage(width: width, height: height, pixels: pixels, serial: serial), new,
-        on: scanout)
-      scene.publish()
-    }
+    scanout.rendering.cursor = PendingCursor(
+      serial: nextCursorSerial(), request: new, resource: resource)
+    if !scanout.rendering.isReadingCursor { readCursor(of: scanout) }
     return .done
   }
 
+  /// The guest does not wait for the image, so that many could be asked for: an older one is read
+  /// to its end first, and of those after it the newest.
+  private func readCursor(of scanout: Scanout) {
+    guard let renderer, let cursor = scanout.rendering.cursor else { return }
+    guard !cursor.resource.isLost else {
+      scanout.rendering.cursor = nil
+      return
+    }
+    let (width, height) = (cursor.resource.layout.width, cursor.resource.layout.height)
+    scanout.rendering.isReadingCursor = true
+    renderer.perform(.readPixels(resource: cursor.resource.id, width: width, height: height)) {
+      [weak self, weak scanout] result in
+      guard let self, let scanout else { return }
+      scanout.rendering.isReadingCursor = false
+      guard let pending = scanout.rendering.cursor else { return }
+      guard pending.serial == cursor.serial else { return readCursor(of: scanout) }
+      scanout.rendering.cursor = nil
+      guard case .success(.pixels(let pixels)) = result,
+        pixels.count == Int(width) * Int(height) * 4
+      else { return }
+      let image = CursorImage(
+        width: width, height: height, pixels: pixels, serial: cursor.serial)
+      if pending.isHidden {
+        setHotSpot(image, pending.request, on: scanout)
+        scanout.hiddenCursor = image
+      } else {
+        set(image, pending.request, on: scanout)
+        scene.publish()
+      }
+    }
+  }
+
   private func set(_ image: CursorImage, _ new: CursorRequest, on scanout: Scanout) {
+    setHotSpot(image, new, on: scanout)
+    showCursor(image, on: scanout)
+  }
+
+  private func setHotSpot(_ image: CursorImage, _ new: CursorRequest, on scanout: Scanout) {
     scanout.cursor.hotX = Self.inside(new.hotX, image.width)
     scanout.cursor.hotY = Self.inside(new.hotY, image.height)
-    showCursor(image, on: scanout)
   }
 
   /// Resource 0 hides the cursor and any other shows it as it was, whatever the resource: so do
@@ -56,13 +82,16 @@ extension GPUDevice {
   func moveCursor(_ new: CursorRequest) throws(GPUError) -> Outcome {
     let scanout = try self.scanout(new.scanout)
     place(scanout, new)
-    if new.resource != 0, let image = scanout.hiddenCursor {
-      showCursor(image.renamed(nextCursorSerial()), on: scanout)
-    } else if new.resource == 0, scanout.cursor.image != nil {
+    if new.resource == 0 {
       hideCursor(of: scanout)
-    } else {
-      scene.set(scanout.cursor)
+    } else if scanout.rendering.cursor != nil {
+      // The one to be shown is not here yet, and another one would be wrong.
+      scanout.rendering.cursor?.isHidden = false
+    } else if let image = scanout.hiddenCursor {
+      showCursor(image.renamed(nextCursorSerial()), on: scanout)
+      return .done
     }
+    scene.set(scanout.cursor)
     return .done
   }
 
@@ -73,9 +102,9 @@ extension GPUDevice {
     scene.set(scanout.cursor)
   }
 
-  /// Hides the cursor; the guest can show it again by a move.
+  /// Hides the cursor, also one whose image is on its way; the guest can show it again by a move.
   func hideCursor(of scanout: Scanout) {
-    scanout.rendering.cursor = nil
+    scanout.rendering.cursor?.isHidden = true
     guard let image = scanout.cursor.image else { return }
     scanout.hiddenCursor = image
     scanout.cursor.image = nil

@@ -58,23 +58,67 @@ struct RenderTables {
   mutating func removeAll() { contexts = [:] }
 }
 
+/// A cursor whose image has not come yet.
+struct PendingCursor {
+  let serial: UInt64
+  let request: CursorRequest
+  let resource: Resource
+  /// The guest has hidden it meanwhile.
+  var isHidden = false
+}
+
+/// A picture of the renderer's that was shown.
+struct GivenPicture {
+  /// Nil once nobody has it and it will not be drawn again: the guest pays for its memory.
+  weak var buffer: HostBuffer?
+  weak var lock: HostLock?
+  /// Somebody may still look at it.
+  var isHeld: Bool { buffer.map { lock != nil || $0.hasReaders } ?? false }
+}
+
 /// What the renderer shows on an output.
 struct RenderedOutput {
   /// The newest picture.
   var frame: HostFrame?
   /// Buffers of this output that somebody may have imported.
   var offered: [HostBuffer] = []
-  /// A picture is on its way; what changed since it was asked for is `owed`.
-  var isAsked = false
-  /// What is to be shown once that picture has come, relative to the output.
+  /// Pictures that were shown, as long as somebody has them.
+  private var given: [GivenPicture] = []
+  /// Pictures on their way; what changed since the last of them was asked for is `owed`.
+  var asked = 0
+  /// What is to be shown once one of them has come, relative to the output.
   var owed: Rect?
-  /// The serial of a cursor whose image is on its way.
-  var cursor: UInt64?
+  /// What changed in pictures that did not come.
+  var missed: Rect?
+  /// No picture was asked for of what the output shows now: all of the next one is new.
+  var isAllNew = true
+  /// Another number each time that pictures on their way become useless: they have another size
+  /// than the output, or it is off or shows what the guest draws itself.
+  private(set) var life: UInt64 = 0
+  /// The newest cursor, while its image is on its way.
+  var cursor: PendingCursor?
+  /// An image is being read, perhaps of an older cursor: one at a time, whatever the guest asks.
+  var isReadingCursor = false
 
-  /// The output shows something else, or another part: what was drawn is of no use.
-  mutating func leave() {
+  /// Notes a picture that is about to be shown.
+  mutating func give(_ new: HostFrame) {
+    frame = new
+    given.removeAll { !$0.isHeld || $0.buffer === new.buffer }
+    given.append(GivenPicture(buffer: new.buffer, lock: new.lock))
+  }
+
+  /// How many pictures but the one on screen somebody has.
+  var heldPictures: Int { given.count { $0.isHeld && $0.buffer !== frame?.buffer } }
+
+  /// The output shows something else, or another part.
+  ///
+  /// - Parameter isOver: pictures that are on their way are of no use.
+  mutating func leave(isOver: Bool) {
     frame = nil
     owed = nil
+    missed = nil
+    isAllNew = true
+    if isOver { life &+= 1 }
   }
 }
 

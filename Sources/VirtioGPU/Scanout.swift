@@ -38,7 +38,7 @@ final class Scanout {
     if resource !== new { hasPicture = hasPicture && new != nil }
     if resource !== new || part != rect {
       isNew = true
-      rendering.leave()
+      rendering.leave(isOver: resized || new?.shape == nil)
     }
     resource = new
     rect = part

@@ -26,48 +26,58 @@ extension GPUDevice {
     return .later
   }
 
-  /// One picture of an output is on its way at a time; what changes meanwhile is shown next.
+  /// Pictures of an output that may be on their way at a time. Each is read behind what was drawn
+  /// when the guest flushed it; one that has to wait for another may be read in the middle of the
+  /// frame after it.
+  private static let mostAsked = 3
+
+  /// What changes while all pictures are on their way is shown next.
   private func show(_ damage: Rect, on scanout: Scanout, _ hold: Hold?) {
     // Its number may be another resource's by now.
     guard let resource = scanout.resource, !resource.isLost, let renderer else { return }
-    guard !scanout.rendering.isAsked else {
+    guard scanout.rendering.asked < Self.mostAsked else {
       scanout.rendering.owed = scanout.rendering.owed?.union(damage) ?? damage
       return
     }
     rendered.isUsed = true
-    scanout.rendering.isAsked = true
     hold?.retain()
-    let area = scanout.rect
-    let whole = scanout.rendering.frame == nil ? scanout.everything : damage
+    let whole = scanout.rendering.isAllNew ? scanout.everything : damage
+    scanout.rendering.isAllNew = false
+    scanout.rendering.asked += 1
+    let life = scanout.rendering.life
     renderer.perform(
-      .show(resource: resource.id, output: scanout.index, crop: area, damage: whole)
+      .show(resource: resource.id, output: scanout.index, crop: scanout.rect, damage: whole)
     ) { [weak self, weak scanout] result in
       if let self, let scanout {
-        shown(
-          result, whole, on: scanout,
-          isStillShown: {
-            scanout.resource === resource && scanout.rect == area
-          })
+        shown(result, whole, on: scanout, isOfUse: scanout.rendering.life == life)
       }
       hold?.release()
     }
   }
 
+  /// A guest that flips between resources is one ahead by the time a picture comes: it is shown all
+  /// the same, or nothing would be until the guest pauses.
   private func shown(
     _ result: Result<RenderReply, RenderFailure>, _ damage: Rect, on scanout: Scanout,
-    isStillShown: () -> Bool
+    isOfUse: Bool
   ) {
-    scanout.rendering.isAsked = false
-    if case .failure(let failure) = result {
-      counters.renderFailures &+= 1
-      log.debug("output \(scanout.index): the renderer has \(failure) a picture")
-    }
-    if case .success(.shown(let frame)) = result, isStillShown(), fits(frame, scanout) {
-      scanout.rendering.frame = frame
+    scanout.rendering.asked = max(0, scanout.rendering.asked - 1)
+    switch result {
+    case .success(.shown(let frame)) where isOfUse && fits(frame, scanout):
+      let changed = scanout.rendering.missed?.union(damage) ?? damage
+      scanout.rendering.missed = nil
+      scanout.rendering.give(frame)
       counters.renderedFrames &+= 1
-      present(scanout, damage, lock: nil)
+      present(scanout, changed, lock: nil)
       retireRendered(scanout)
       scene.publish()
+    case .success: break
+    case .failure(let failure):
+      counters.renderFailures &+= 1
+      if isOfUse {
+        scanout.rendering.missed = scanout.rendering.missed?.union(damage) ?? damage
+      }
+      log.debug("output \(scanout.index): the renderer has \(failure) a picture")
     }
     guard let owed = scanout.rendering.owed else { return }
     scanout.rendering.owed = nil
@@ -76,9 +86,19 @@ extension GPUDevice {
 
   // MARK: Buffers
 
+  /// Pictures of an output that those who look may have beside the newest, all together; the one
+  /// before it counts, as it is on screen until now. The renderer has six: one is always free, for
+  /// everybody else, whoever holds what for how long.
+  private static let mostHeld = 4
+
+  /// Those who look have so many pictures that the newest is given out as copies alone.
+  private func isScarce(_ scanout: Scanout) -> Bool {
+    scanout.rendering.heldPictures >= Self.mostHeld
+  }
+
   /// What consumers get of the newest picture on an output; nil where it has to be copied.
   func renderedBuffer(of scanout: Scanout) -> OfferedBuffer? {
-    guard let host = scanout.rendering.frame?.buffer,
+    guard !isScarce(scanout), let host = scanout.rendering.frame?.buffer,
       let buffer = store.offer(host, asCopy: configuration.mode == .copy)
     else { return nil }
     if !scanout.rendering.offered.contains(where: { $0 === host }) {
@@ -114,8 +134,9 @@ extension GPUDevice {
 
   /// Why what the renderer drew is shown as a copy.
   func whyRenderedIsCopied(_ scanout: Scanout) -> WhyCopied {
-    configuration.mode == .copy
-      ? .asked : .pages(scanout.rendering.frame?.buffer.copyReason?.kind)
+    if configuration.mode == .copy { return .asked }
+    return isScarce(scanout)
+      ? .late : .pages(scanout.rendering.frame?.buffer.copyReason?.kind)
   }
 
   /// A renderer may lie.

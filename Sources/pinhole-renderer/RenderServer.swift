@@ -57,12 +57,22 @@ final class RenderServer {
 
   deinit { packet.deallocate() }
 
+  /// Packets between looks at fences while more packets come than are served.
+  private static let stride = 32
+
   /// Serves until the daemon is gone or says something that is no request.
   func run() {
     while true {
+      var served = 0
       while true {
         guard let more = receive() else { return }
         if !more { break }
+        served += 1
+        // Fences of the drawing before a flood must not wait for its end.
+        if served == Self.stride {
+          served = 0
+          if !fences.isEmpty { ph_virgl_poll() }
+        }
         retire()
       }
       wait()

@@ -28,7 +28,7 @@ struct RenderOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Milliseconds without any answer after which a renderer is replaced.", valueName: "ms"))
+      "Milliseconds for one request after which a renderer is replaced.", valueName: "ms"))
   var renderDeadline: UInt32 = 10_000
 
   @Flag(
@@ -54,6 +54,15 @@ struct RenderOptions: ParsableArguments {
     }
   }
 
+  /// Where it is drawn.
+  var place: RenderingOptions.Place {
+    switch renderNode {
+    case "auto": .automatic
+    case "none": .processor
+    default: .node(renderNode)
+    }
+  }
+
   /// What they say to the daemon.
   func apply(to options: inout DaemonOptions) {
     options.device.maxContexts = maxContexts
@@ -61,7 +70,7 @@ struct RenderOptions: ParsableArguments {
     options.device.renderMemory = renderMemory.bytes
     guard is3D else { return }
     var rendering = RenderingOptions()
-    if renderNode != "auto" { rendering.node = renderNode == "none" ? nil : renderNode }
+    rendering.place = place
     rendering.memory = renderMemory.bytes
     rendering.threads = renderThreads
     rendering.deadline = UInt64(renderDeadline) * 1_000_000

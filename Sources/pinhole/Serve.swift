@@ -108,7 +108,9 @@ struct Serve: ParsableCommand {
     if printCapabilities {
       // libvirt gives guests with accel3d a back-end that says "virgl".
       var features = ""
-      if case .success = RenderingOptions.probe() { features = #""render-node", "virgl""# }
+      if case .success = RenderingOptions.probe(render.place) {
+        features = #""render-node", "virgl""#
+      }
       print(#"{"type": "gpu", "features": [\#(features)]}"#)
       return
     }

@@ -3,19 +3,24 @@ import Glibc
 import Linux
 import Pixels
 import RenderWire
+import Rendering
 import Testing
 
-/// Whether `pinhole serve` finds a renderer here.
-private let canRender: Bool = {
+/// What `pinhole serve --print-capabilities` says.
+private func capabilities(_ options: String...) -> String {
   guard let directory = try? TemporaryDirectory(),
     let out = try? OwnedFD.open(directory.file("out"), O_WRONLY | O_CREAT),
     let child = try? ChildProcess(
-      [FakeGuest.Puncher.defaultProgram, "serve", "--print-capabilities"], fds: [(out.raw, 1)]),
+      [FakeGuest.Puncher.defaultProgram, "serve", "--print-capabilities"] + options,
+      fds: [(out.raw, 1)]),
     child.waitForEnd(milliseconds: 120_000) == 0,
     let text = WholeFile.text(directory.file("out"))
-  else { return false }
-  return text.contains("\"virgl\"")
-}()
+  else { return "" }
+  return text
+}
+
+/// Whether `pinhole serve` finds a renderer here, on the processor.
+private let canRender = capabilities("--render-node", "none").contains("\"virgl\"")
 
 /// What a renderer draws, as consumers read it.
 @Suite(.serialized, .enabled(if: canRender, "needs libvirglrenderer and Mesa"))
@@ -91,6 +96,20 @@ struct RenderedFramesTests {
     let early = try read("early", frames: 60, milliseconds: 40, of: painter)
     #expect(early.count == 3 && early[1] > 0, "\(early)")
     #expect(painter.pinhole.terminate() == 0, "\(painter.pinhole.log)")
+  }
+
+  /// vgem, vkms and a virtio-gpu without 3D have render nodes, and no GPU.
+  @Test func nodesWithoutAGPUAreNotChosen() throws {
+    #expect(capabilities().contains("\"virgl\""))
+    let drivers = (128..<192).compactMap { RenderNode.driver(of: "/dev/dri/renderD\($0)") }
+    let draws = drivers.contains { !["vgem", "vkms", "virtio_gpu"].contains($0) }
+    let pinhole = try PinholeProcess(["--3d"])
+    #expect(pinhole.log.contains("3D by virgl on"), "\(pinhole.log)")
+    if !draws {
+      #expect(RenderNode.first == nil, "\(drivers)")
+      #expect(pinhole.log.contains("3D by virgl on the processor"), "\(pinhole.log)")
+    }
+    #expect(pinhole.terminate() == 0)
   }
 
   @Test func copiesAreAsWhole() throws {

@@ -85,7 +85,7 @@ struct RendererLivesTests {
     let pid = CInt(bitPattern: house.lives.pid)
     kill(pid, SIGSTOP)
     #expect(try house.ask(.fence) == .lost)
-    #expect(house.deaths == ["it answered nothing for 200 ms"])
+    #expect(house.deaths == ["one request took it longer than 200 ms"])
     try house.turn { kill(pid, 0) != 0 }
   }
 

@@ -78,6 +78,15 @@ struct Calls {
       "exec-memory": { Self.map(PROT_READ | PROT_EXEC) },
       "memory": { Self.map(PROT_READ | PROT_WRITE) },
       "memfd": { Self.memfd() },
+      "allocate": { Self.onMemFD { posix_fallocate($0, 0, 4096) } },
+      "punch-hole": {
+        Self.onMemFD { file in
+          do throws(Errno) {
+            try MemFD.punchHole(file, offset: 0, count: 4096)
+            return 0
+          } catch { return error.code }
+        }
+      },
       "dup-onto": { Self.outcome(fcntl(null, F_DUPFD, 50)) },
       "socketpair": {
         var ends: [CInt] = [-1, -1]
@@ -231,6 +240,13 @@ struct Calls {
       try loop.run()
       withExtendedLifetime((dog, signals.raw)) {}
       return 0
+    } catch { return error.code }
+  }
+
+  private static func onMemFD(_ body: (CInt) -> CInt) -> CInt {
+    do throws(Errno) {
+      let file = try MemFD.create("probe", size: 4096)
+      return body(file.raw)
     } catch { return error.code }
   }
 

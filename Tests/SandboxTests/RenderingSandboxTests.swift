@@ -19,7 +19,7 @@ struct RenderingSandboxTests {
   @Test(arguments: [
     "inet", "connect-unix", "fork", "exec", "ptrace", "kill-parent", "setuid", "io-uring",
     "userfaultfd", "ioctl-terminal", "ioctl-high-bits", "ioctl-drm", "ioctl-syncobj-wait",
-    "unlink", "rename", "dup-onto", "scan",
+    "unlink", "rename", "dup-onto", "scan", "punch-hole",
   ])
   func killsTheProcessFor(_ call: String) throws {
     #expect(try outcome(call) == 128 + SIGSYS)
@@ -37,7 +37,7 @@ struct RenderingSandboxTests {
   }
 
   /// llvmpipe compiles shaders and starts threads.
-  @Test(arguments: ["nothing", "thread", "memory", "exec-memory", "memfd"])
+  @Test(arguments: ["nothing", "thread", "memory", "exec-memory", "memfd", "allocate"])
   func leavesTheLibraryItsCalls(_ call: String) throws {
     #expect(try outcome(call) == 0)
   }

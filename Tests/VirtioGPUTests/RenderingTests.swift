@@ -239,25 +239,6 @@ import Testing
     #expect(try asked(bench).count == before)
   }
 
-  @Test func flushesThatComeTooFastAreOnePicture() throws {
-    let bench = try bench()
-    try bench.driver.perform(picture(1))
-    try bench.driver.perform(.setScanout(0, resource: 1, Rect(width: 64, height: 32)))
-    try bench.driver.perform(.flush(1, Rect(width: 64, height: 32)))
-    try renderer(bench) { $0.isEager = false }
-    for x: UInt32 in [0, 8, 16] {
-      // Nobody waits for the picture.
-      try bench.driver.perform(.flush(1, Rect(x: x, y: x, width: 4, height: 4)))
-    }
-    try renderer(bench) { $0.finish() }
-    #expect(
-      try asked(bench).suffix(2) == ["show 1 on 0 64x32 4x4", "show 1 on 0 64x32 12x12"])
-    #expect(bench.seen.frames.count == 3)
-    #expect(try shown(bench).damage == Pixels.Rect(x: 8, y: 8, width: 12, height: 12))
-    // Each picture but the one on screen can be drawn into again.
-    try renderer(bench) { #expect($0.released == 2) }
-  }
-
   @Test func aFencedFlushIsAnsweredWithItsPicture() throws {
     let bench = try bench()
     try bench.driver.perform(picture(1))
@@ -340,50 +321,6 @@ import Testing
     #expect(try shown(bench).buffer != before)
     try bench.driver.perform(.setScanout(0, resource: 0, Rect(width: 0, height: 0)))
     #expect(revoked().count == 4)
-  }
-
-  @Test func picturesOfWhatIsNotShownAnyMoreAreDropped() throws {
-    let bench = try bench()
-    for id: UInt32 in 1...2 { try bench.driver.perform(picture(id)) }
-    try bench.driver.perform(.setScanout(0, resource: 1, Rect(width: 64, height: 32)))
-    try renderer(bench) { $0.isEager = false }
-    try bench.driver.perform(.flush(1, Rect(width: 64, height: 32)))
-    try bench.driver.perform(.setScanout(0, resource: 2, Rect(width: 64, height: 32)))
-    try bench.driver.perform(.flush(2, Rect(width: 64, height: 32)))
-    try renderer(bench) { $0.finish() }
-    #expect(bench.seen.frames.count == 1)
-    #expect(try asked(bench).last == "show 2 on 0 64x32 64x32")
-    try bench.driver.perform(.setScanout(0, resource: 0, Rect(width: 0, height: 0)))
-    try renderer(bench) { #expect($0.released == 2) }
-  }
-
-  /// A resource is destroyed with a picture on its way and another one owed, and its number is
-  /// given again before: that is nothing to show.
-  @Test func anotherResourceOfTheSameNumberIsNotShown() throws {
-    let bench = try bench()
-    try bench.driver.perform(picture(1))
-    try bench.driver.perform(.setScanout(0, resource: 1, Rect(width: 64, height: 32)))
-    try renderer(bench) { $0.isEager = false }
-    for _ in 0..<2 { try bench.driver.perform(.flush(1, Rect(width: 64, height: 32))) }
-    for command in [.unref(1), picture(1, width: 8, height: 8)] { try bench.driver.send(command) }
-    try bench.driver.kick()
-    let bound = Clock.now + 60_000_000_000
-    while try asked(bench).last != "resource 1 8x8", Clock.now < bound { usleep(1000) }
-    try renderer(bench) { $0.finish() }
-    try bench.driver.drain()
-    #expect(
-      try asked(bench).suffix(3) == ["show 1 on 0 64x32 64x32", "destroy 1", "resource 1 8x8"])
-  }
-
-  @Test func aResetAsksForNoPictureThatWasOwed() throws {
-    let bench = try bench()
-    try bench.driver.perform(picture(1))
-    try bench.driver.perform(.setScanout(0, resource: 1, Rect(width: 64, height: 32)))
-    try renderer(bench) { $0.isEager = false }
-    for _ in 0..<2 { try bench.driver.perform(.flush(1, Rect(width: 64, height: 32))) }
-    try bench.driver.restart()
-    #expect(try asked(bench).last == "show 1 on 0 64x32 64x32")
-    #expect(try asked(bench).count { $0.hasPrefix("show") } == 1)
   }
 
   @Test func onlyPicturesOfKnownFormatsAreShown() throws {

@@ -24,6 +24,9 @@ final class ScriptedRenderer: Renderer {
   var retires = false
   /// What was drawn into last.
   private(set) var newest: HostBuffer?
+  private var made: [WeakPicture] = []
+  /// Pictures that somebody still has, or may be drawn again.
+  var picturesAlive: Int { made.count { $0.buffer != nil } }
   private(set) var asked: [String] = []
   private(set) var submitted: [[UInt8]] = []
   private(set) var resets = 0
@@ -102,8 +105,16 @@ final class ScriptedRenderer: Renderer {
       pixels: pixels, mapping: memory)
     if retires { newest?.isRetired = true }
     newest = buffer
+    made.append(WeakPicture(buffer: buffer))
     return HostFrame(
       buffer: buffer, acquire: nil, lock: HostLock { [weak self] in self?.released += 1 })
+  }
+
+  /// Draws into no picture that there is now.
+  func forgetNewest() { newest = nil }
+
+  private struct WeakPicture {
+    weak var buffer: HostBuffer?
   }
 
   private final class Pages {
