@@ -144,7 +144,13 @@ import Testing
     let memory = [first.raw, second.raw]
     let plain = try bench(.init())
     try plain.send(add, fds: memory)
-    #expect(field(plain) == 32)
+    #expect(field(plain) == 24)
+    var tiled = ConsumerBench.buffer()
+    tiled.flags = PINHOLE_BUFFER_DMABUF
+    tiled.modifier = add.modifier
+    let other = try self.bench(.init())
+    try other.send(tiled, fds: [second.raw])
+    #expect(field(other) == 32)
     let bench = try bench(
       .init(takesModifiers: true), features: PINHOLE_FEATURE_MODIFIERS)
     try bench.send(add, fds: memory)

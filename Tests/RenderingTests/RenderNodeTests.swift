@@ -40,15 +40,15 @@ import Testing
   @Test(.enabled(if: hasRenderer, "libvirglrenderer or Mesa is not installed"))
   func theProcessorDrawsWhereTheNodeDoesNot() throws {
     let lines = Locked<[String]>([])
-    let host = try start(.automatic, found: "/dev/null", lines)
+    let host = try start(.automatic, found: "/dev/missing", lines)
     #expect(host.node == nil && !host.capsets.isEmpty)
     let warning = lines.withLock { $0.first ?? "" }
-    #expect(warning.hasPrefix("3D is drawn by the processor, as /dev/null does not work"))
+    #expect(warning.hasPrefix("3D is drawn by the processor, as /dev/missing does not work"))
     #expect(warning.contains("--render-node none"))
     lines.withLock { $0 = [] }
     #expect(try start(.automatic, found: nil, lines).node == nil)
     #expect(throws: RendererHost.Failure.self) {
-      try self.start(.node("/dev/null"), found: nil, lines)
+      try self.start(.node("/dev/missing"), found: nil, lines)
     }
     #expect(lines.withLock { $0 } == [])
   }
