@@ -179,6 +179,8 @@ let package = Package(
         "FakeGuest", "Linux", "CLinux",
       ]),
     tests("MonitoringTests", ["Monitoring", "Linux"]),
+    tests(
+      "CommandTests", ["pinhole", "Monitoring", "HelperOptions", "Command", "Linux", arguments]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),

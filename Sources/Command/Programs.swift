@@ -34,7 +34,7 @@ package enum Programs {
   package static func becomeOne(_ arguments: [String]) throws(Failure) {
     var rest = arguments.dropFirst()
     // As "help NAME" of any other subcommand.
-    if rest.first == "help", rest.count == 2, let name = rest.last { rest = [name, "--help"] }
+    if rest.first == "help", rest.count > 1 { rest = rest.dropFirst() + ["--help"] }
     guard let name = rest.first else { return }
     // A window is another program: `pinhole view` itself links no window system.
     if name == "view", let flag = rest.firstIndex(of: "--wayland") {

@@ -11,5 +11,8 @@ struct Input: Program {
     version: pinholeVersion,
     subcommands: [ServeInput.self, SendInput.self], defaultSubcommand: ServeInput.self)
 
-  static func main() { runAsProgram() }
+  static func main() {
+    Subcommands.check(CommandLine.arguments, of: Self.self)
+    runAsProgram()
+  }
 }

@@ -18,14 +18,13 @@ struct Pinhole: Program {
     defaultSubcommand: Serve.self)
 
   static func main() {
+    Subcommands.check(CommandLine.arguments, of: Self.self)
     do throws(Failure) {
       try Programs.becomeOne(CommandLine.arguments)
     } catch {
       complain(error.message)
       Glibc.exit(1)
     }
-    Subcommands.check(
-      CommandLine.arguments, known: configuration.subcommands.map { $0._commandName })
     runAsProgram()
   }
 }
