@@ -18,7 +18,7 @@ struct GStreamer: Program {
       Rows of a multiple of 64 pixels go as they are; others are copied once more.
       Each reader sees the newest pictures at its own pace. The producer may end and start again.
       """,
-    version: pinholeVersion)
+    version: pinholeFullVersion)
 
   static func main() { runAsProgram() }
 

@@ -8,7 +8,7 @@ struct Input: Program {
   static let configuration = CommandConfiguration(
     commandName: "pinhole input",
     abstract: InputElsewhere.abstract,
-    version: pinholeVersion,
+    version: pinholeFullVersion,
     subcommands: [ServeInput.self, SendInput.self], defaultSubcommand: ServeInput.self)
 
   static func main() {

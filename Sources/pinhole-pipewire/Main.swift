@@ -17,7 +17,7 @@ struct PipeWire: Program {
       gst-launch-1.0 pipewiresrc target-object=pinhole ! videoconvert ! autovideosink
       Both daemons may end and start again.
       """,
-    version: pinholeVersion)
+    version: pinholeFullVersion)
 
   static func main() { runAsProgram() }
 

@@ -20,7 +20,7 @@ struct VNCCommand: Program {
 
       Ends with SIGTERM or SIGINT and exit status 0; 1 when it cannot listen or connect.
       """,
-    version: pinholeVersion)
+    version: pinholeFullVersion)
 
   static func main() { runAsProgram() }
 

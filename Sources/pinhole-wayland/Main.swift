@@ -18,7 +18,7 @@ struct WaylandCommand: Program {
       copies otherwise. Ends when the window is closed, with SIGTERM or SIGINT, and exit status 0; \
       1 when the compositor or the producer cannot be reached.
       """,
-    version: pinholeVersion)
+    version: pinholeFullVersion)
 
   static func main() { runAsProgram() }
 
