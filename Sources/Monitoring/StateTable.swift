@@ -26,7 +26,7 @@ package struct StateTable {
 
   private var heading: String {
     let text =
-      "pinhole \(state.version), up \(Self.time(state.seconds)), "
+      "pinhole \(state.version.printable), up \(Self.time(state.seconds)), "
       + (state.hasFrontEnd ? "a front-end is connected" : "no front-end is connected")
     return width > 0 ? String(text.prefix(width)) : text
   }
@@ -114,7 +114,7 @@ package struct StateTable {
       table.rows.append([
         .init(metric.name),
         .init(isBytes ? Self.bytes(metric.value) : "\(metric.value)"),
-        .init(more.map { isBytes ? Self.bytes(UInt64(max(0, $0))) : Self.short($0) } ?? ""),
+        .init(more.map { isBytes ? Self.bytes($0) : Self.short($0) } ?? ""),
         .init(metric.help.printable),
       ])
     }
@@ -139,10 +139,13 @@ package struct StateTable {
     return "\(tenths / 10).\(tenths % 10)"
   }
 
-  static func bytes(_ count: UInt64) -> String {
-    var value = Double(count)
+  static func bytes(_ count: UInt64) -> String { bytes(Double(count)) }
+
+  /// Any number: what a socket says may be more in a second than an integer holds.
+  static func bytes(_ count: Double) -> String {
+    var value = count
     for unit in ["B", "KiB", "MiB", "GiB"] {
-      if value < 1024 { return unit == "B" ? "\(count) B" : short(value) + " " + unit }
+      if value < 1024 { return unit == "B" ? "\(Int(max(0, value))) B" : short(value) + " " + unit }
       value /= 1024
     }
     return short(value) + " TiB"

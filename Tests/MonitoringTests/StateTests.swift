@@ -109,6 +109,21 @@ import Testing
     #expect(table.lines.joined().contains("\u{1b}[31mlate now"))
   }
 
+  /// Whoever listens on the path says what he likes.
+  @Test func numbersThatNoProgramReachesAreShownToo() throws {
+    let text =
+      #"{"version":"9\u001b[2J","uptime-seconds":0,"front-end":false,"#
+      + #""metrics":{"x-bytes":18446744073709551615,"x":18446744073709551615}}"#
+    var table = StateTable(try #require(JSON(parsing: text).flatMap(State.init)))
+    #expect(row("x-bytes", of: table).contains("16777216 TiB"))
+    #expect(table.lines.first?.hasPrefix("pinhole 9\\u{1b}[2J, up 0 s") == true)
+    var before = table.state
+    before.metrics = []
+    table.before = (before, 1e-9)
+    #expect(row("x-bytes", of: table).contains("? TiB"))
+    #expect(row("x", of: table).contains("?"))
+  }
+
   @Test(arguments: [1, 20, 79, 80])
   func noLineIsWiderThanTheTerminal(_ width: Int) {
     var table = StateTable(state())
