@@ -2,8 +2,10 @@
 // and UNIT for each family, `_total` for counters, `# EOF` at the end.
 extension State {
   /// The exposition.
-  package var openMetrics: String {
-    var out = Exposition()
+  ///
+  /// - Parameter labels: these are added to every sample.
+  package func openMetrics(labels: [MetricLabel] = []) -> String {
+    var out = Exposition(labels)
     // A gauge, and no "info": so older parsers, of text files for example, take it as well.
     out.family("pinhole_build_info", "gauge", "The program that tells this.")
     out.sample("pinhole_build_info", 1, ["version": version])
@@ -43,11 +45,21 @@ extension State {
 /// Text in the making.
 private struct Exposition {
   var text = ""
+  /// As they stand in every sample.
+  private let common: [String]
+
+  init(_ labels: [MetricLabel]) {
+    common = labels.map { Self.pair($0.name, $0.value) }
+  }
+
+  private static func pair(_ name: String, _ value: String) -> String {
+    "\(name)=\"\(escaped(value))\""
+  }
 
   mutating func family(_ name: String, _ type: String, _ help: String, unit: String? = nil) {
     text += "# TYPE \(name) \(type)\n"
     if let unit { text += "# UNIT \(name) \(unit)\n" }
-    if !help.isEmpty { text += "# HELP \(name) \(escaped(help))\n" }
+    if !help.isEmpty { text += "# HELP \(name) \(Self.escaped(help))\n" }
   }
 
   mutating func sample(
@@ -59,7 +71,7 @@ private struct Exposition {
   mutating func sample(
     _ name: String, _ value: String, _ labels: KeyValuePairs<String, String> = [:]
   ) {
-    let list = labels.map { "\($0.key)=\"\(escaped($0.value))\"" }.joined(separator: ",")
+    let list = (common + labels.map { Self.pair($0.key, $0.value) }).joined(separator: ",")
     text += name + (list.isEmpty ? "" : "{\(list)}") + " \(value)\n"
   }
 
@@ -96,17 +108,18 @@ private struct Exposition {
     String(name.map { $0 == "-" ? "_" : $0 })
   }
 
-  private func escaped(_ text: String) -> String {
-    var out = ""
-    for letter in text {
-      switch letter {
-      case "\\": out += "\\\\"
-      case "\"": out += "\\\""
-      case "\n": out += "\\n"
-      default: out.append(letter)
+  /// Scalars, and no characters: "\r\n" is one of those, and so is a quote with an accent.
+  private static func escaped(_ text: String) -> String {
+    var out = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+      switch scalar {
+      case "\\": out.append(contentsOf: "\\\\".unicodeScalars)
+      case "\"": out.append(contentsOf: "\\\"".unicodeScalars)
+      case "\n": out.append(contentsOf: "\\n".unicodeScalars)
+      default: out.append(scalar)
       }
     }
-    return out
+    return String(out)
   }
 
   /// Microseconds as seconds, exactly: 0.25 for 250,000.

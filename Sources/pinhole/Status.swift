@@ -26,17 +26,31 @@ struct Status: ParsableCommand {
   @Flag(help: "Print the OpenMetrics text format, for a Prometheus exporter.")
   var prometheus = false
 
+  @Option(
+    name: .customLong("label"),
+    help: ArgumentHelp(
+      "With --prometheus: add this to every sample, such as vm=work; repeatable.",
+      valueName: "name=value"),
+    transform: { try MetricLabel($0) })
+  var labels: [MetricLabel] = []
+
   @Flag(help: "Print once, in a terminal too.")
   var once = false
 
   func validate() throws {
     if json, prometheus { throw ValidationError("--json and --prometheus exclude each other") }
+    if !labels.isEmpty, !prometheus {
+      throw ValidationError("--label goes with --prometheus alone; give that too, or leave it out")
+    }
+    if let name = MetricLabel.repeated(in: labels) {
+      throw ValidationError("--label \(name) is given twice; give each name once")
+    }
   }
 
   func run() throws {
     let answer = try StatusAnswer(from: control)
     if json { return print(answer.text) }
-    if prometheus { return print(answer.state.openMetrics, terminator: "") }
+    if prometheus { return print(answer.state.openMetrics(labels: labels), terminator: "") }
     let terminal = Terminal.standardOutput
     guard let terminal, !once else {
       var table = StateTable(answer.state)

@@ -132,7 +132,7 @@ import Testing
   }
 
   @Test func openMetricsHasBaseUnitsAndAnEnd() {
-    let lines = state().openMetrics.split(separator: "\n").map(String.init)
+    let lines = state().openMetrics().split(separator: "\n").map(String.init)
     for line in [
       "pinhole_build_info{version=\"1.2.3 (0123456789ab)\"} 1", "pinhole_frames_total 100",
       "# UNIT pinhole_pinned_bytes bytes", "pinhole_pinned_bytes 4096",
