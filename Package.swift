@@ -180,7 +180,8 @@ let package = Package(
       ]),
     tests("MonitoringTests", ["Monitoring", "Linux"]),
     tests(
-      "CommandTests", ["pinhole", "Monitoring", "HelperOptions", "Command", "Linux", arguments]),
+      "CommandTests",
+      ["pinhole", "FakeGuest", "Monitoring", "HelperOptions", "Command", "Linux", arguments]),
     tests("GuestMemoryTests", ["GuestMemory", "Linux"]),
     tests("VirtqueueTests", ["Virtqueue", "GuestMemory", "Linux"]),
     tests("VhostUserTests", ["VhostUser", "Virtqueue", "GuestMemory", "Linux", log]),

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Command
 import Glibc
-import Linux
 import Monitoring
 
 /// `pinhole status`: what a running `pinhole serve` does.
@@ -14,7 +13,7 @@ struct Status: ParsableCommand {
       shown that follows the numbers until Ctrl-C; otherwise it is printed once. NO_COLOR, not \
       empty, keeps it free of colours.
 
-      Exit status 0, 1 if nothing answers there, 2 for a mistake on the command line.
+      Exit status 0, 1 if nothing answers there in 5 seconds, 2 for a mistake on the command line.
       """)
 
   @Option(help: "The socket of --control.")
@@ -49,7 +48,7 @@ struct Status: ParsableCommand {
 
   func run() throws {
     let answer = try StatusAnswer(from: control)
-    if json { return print(answer.text) }
+    if json { return print(answer.json.text) }
     if prometheus { return print(answer.state.openMetrics(labels: labels), terminator: "") }
     let terminal = Terminal.standardOutput
     guard let terminal, !once else {
@@ -84,41 +83,5 @@ struct Status: ParsableCommand {
       sleep(1)
       answer = try StatusAnswer(from: control)
     }
-  }
-}
-
-/// What a control socket said.
-struct StatusAnswer {
-  /// As it came: one JSON document.
-  let text: String
-  /// When it came, in nanoseconds of the monotonic clock.
-  let time: UInt64
-  /// What it says.
-  let state: State
-
-  /// No state is longer.
-  private static let longest = 1 << 20
-
-  /// Asks a socket.
-  init(from path: String) throws {
-    var bytes: [UInt8] = []
-    try explain(
-      "nothing answers on \(path), where `pinhole serve --control \(path)` would"
-    ) { () throws(Errno) in
-      let socket = try UnixSocket.connect(path, kind: .stream)
-      var chunk = [UInt8](repeating: 0, count: 65536)
-      while bytes.count < Self.longest {
-        let count = recv(socket.raw, &chunk, chunk.count, 0)
-        if count < 0, errno == EINTR { continue }
-        guard count > 0 else { break }
-        bytes += chunk.prefix(count)
-      }
-    }
-    text = String(String(decoding: bytes, as: UTF8.self).prefix { $0 != "\n" })
-    time = Clock.now
-    guard let state = JSON(parsing: text).flatMap(State.init) else {
-      throw Failure("\(path) is no control socket of pinhole: give what --control has")
-    }
-    self.state = state
   }
 }
