@@ -48,13 +48,11 @@ struct Keyboard {
   }
 
   private mutating func moments(ofKeysym keysym: UInt32, isDown: Bool) -> [Moment] {
-    guard isDown else {
-      guard let pressed = held.removeValue(forKey: keysym) else { return [] }
-      return [press(pressed.key, false)]
-        + pressed.with.reversed().map { Moment(events: [.key($0, isDown: false)]) }
-    }
+    guard isDown else { return release(keysym) }
     guard let place = layout.place(of: keysym) else { return [] }
     if held[keysym] != nil { return [] }
+    // Held as another keysym, which would go up as none: a goes down, then Shift, and a repeats.
+    let before = release(keysym)
     let shift = Self.shifts.filter { down.contains($0) }
     var with: [UInt16] = []
     if place.needsShift, shift.isEmpty { with.append(Self.shifts[0]) }
@@ -62,10 +60,27 @@ struct Keyboard {
     held[keysym] = (place.key, with)
     // The viewer's keyboard needs Shift where the guest's must not have it.
     let lifted = place.mindsShift && !place.needsShift ? shift : []
-    return with.map { Moment(events: [.key($0, isDown: true)]) }
+    return before + with.map { Moment(events: [.key($0, isDown: true)]) }
       + lifted.map { Moment(events: [.key($0, isDown: false)]) }
       + [press(place.key, true)]
       + lifted.map { Moment(events: [.key($0, isDown: true)]) }
+  }
+
+  /// Lets the key go that is held as this keysym, or else the key that has this keysym too.
+  ///
+  /// Some viewers look keysyms up when a key goes up: Shift and A go down, Shift goes up, and then
+  /// it is `a` that goes up. The guest would repeat A for ever.
+  private mutating func release(_ keysym: UInt32) -> [Moment] {
+    var went = keysym
+    if held[keysym] == nil {
+      guard let key = layout.place(of: keysym)?.key,
+        let other = held.first(where: { $0.value.key == key })?.key
+      else { return [] }
+      went = other
+    }
+    guard let pressed = held.removeValue(forKey: went) else { return [] }
+    return [press(pressed.key, false)]
+      + pressed.with.reversed().map { Moment(events: [.key($0, isDown: false)]) }
   }
 
   private mutating func clicks(_ new: UInt8) -> [InputEvent] {

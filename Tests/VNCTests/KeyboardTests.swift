@@ -62,6 +62,18 @@ struct KeyboardTests {
     // A goes down, Shift goes up, a goes up: other keysym, same key. Viewers tell the first one.
     #expect(typed([down(0xffe1), down(0x41), up(0xffe1), up(0x41)], us) == "+42 +30 -42 -30")
     #expect(typed([up(0x41)], us) == "")
+    // Others tell the second one, and the other way round.
+    #expect(typed([down(0xffe1), down(0x41), up(0xffe1), up(0x61)], us) == "+42 +30 -42 -30")
+    #expect(typed([down(0x61), down(0xffe1), up(0x41), up(0xffe1)], us) == "+30 +42 -30 -42")
+    // Shift that was pressed for it goes up with it.
+    #expect(typed([down(0x41), up(0x61)], us) == "+42 +30 -30 -42")
+    #expect(typed([down(0x61), up(0x62), up(0x61)], us) == "+30 -30", "another key")
+    // A viewer repeats what is held, by then with Shift.
+    #expect(
+      typed([down(0x61), down(0xffe1), down(0x41), up(0x41), up(0xffe1), down(0x61)], us)
+        == "+30 +42 -30 +30 -30 -42 +30")
+    // Then it can go down again.
+    #expect(typed([down(0x41), up(0x61), down(0x61), up(0x61)], us) == "+42 +30 -30 -42 +30 -30")
   }
 
   @Test func repetitionsAreTheGuests() {
