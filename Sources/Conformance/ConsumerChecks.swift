@@ -27,14 +27,16 @@ package struct ConsumerChecks {
     do throws(Errno) {
       listener = SharedFD(try UnixSocket.listen(path, kind: .seqpacket))
     } catch {
-      throw Failure("conformance: cannot listen on \(path): \(error.message)")
+      throw Failure("conformance: --listen: \(ListenError(place: path, error: error))")
     }
     defer { unlink(path) }
     let child: ChildProcess?
     do throws(Errno) {
       child = command.isEmpty ? nil : try ChildProcess(command)
     } catch {
-      throw Failure("conformance: cannot start \(command.first ?? ""): \(error.message)")
+      throw Failure(
+        "conformance: cannot start \(command.first ?? ""): \(error.message); give a program by its"
+          + " path, or one in PATH")
     }
     var poll = pollfd(fd: listener.raw, events: Int16(POLLIN), revents: 0)
     var socket: ConformanceSocket?
