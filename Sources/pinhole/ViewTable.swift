@@ -1,4 +1,3 @@
-import Glibc
 import Linux
 import PinholeFrames
 
@@ -78,7 +77,9 @@ struct ViewTable {
   }
 
   /// Draws the table over the last one, at most 20 times a second unless forced.
-  mutating func draw(force: Bool = false) {
+  ///
+  /// - Throws: ``ViewError`` when it cannot be written.
+  mutating func draw(force: Bool = false) throws(ViewError) {
     let now = Clock.now
     guard force || now > drawnAt &+ 50_000_000 else { return }
     drawnAt = now
@@ -86,7 +87,6 @@ struct ViewTable {
     var text = linesDrawn > 0 ? "\u{1b}[\(linesDrawn)A" : ""
     for line in lines { text += "\u{1b}[2K\(line)\r\n" }
     linesDrawn = lines.count
-    print(text, terminator: "")
-    fflush(nil)
+    try ViewOutput.write(text)
   }
 }
