@@ -9,13 +9,20 @@ package struct Terminal {
   /// Standard output, if it is a terminal.
   package static var standardOutput: Terminal? { isatty(1) == 1 ? Terminal(1) : nil }
 
-  /// Standard error, if it is a terminal.
-  package static var standardError: Terminal? { isatty(2) == 1 ? Terminal(2) : nil }
+  /// Standard error for lines of progress: if it is a terminal, or if PINHOLE_PROGRESS=1 says that
+  /// it ends at one, as that of a command in a VM does.
+  package static var progress: Terminal? {
+    isatty(2) == 1 || value("PINHOLE_PROGRESS") == "1" ? Terminal(2) : nil
+  }
 
   private init(_ fd: CInt) {
     self.fd = fd
-    func value(_ name: String) -> String { getenv(name).map { String(cString: $0) } ?? "" }
-    hasColours = value("NO_COLOR").isEmpty && value("TERM") != "dumb"
+    hasColours = Self.value("NO_COLOR").isEmpty && Self.value("TERM") != "dumb"
+  }
+
+  /// A variable of the environment; empty where it is not set.
+  private static func value(_ name: String) -> String {
+    getenv(name).map { String(cString: $0) } ?? ""
   }
 
   /// Shows how far long work has come, in place of what was shown before.

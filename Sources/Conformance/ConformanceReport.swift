@@ -1,4 +1,5 @@
 import Glibc
+import Linux
 
 /// Why a check did not pass.
 enum ConformanceResult: Error, CustomStringConvertible {
@@ -47,7 +48,8 @@ package struct ConformanceReport {
   }
 
   private func line(_ verdict: String, _ text: String) {
-    print("\(verdict) \(text)")
+    // What the other side said of itself may be in it.
+    print("\(verdict) \(text.printable)")
     fflush(nil)
   }
 }

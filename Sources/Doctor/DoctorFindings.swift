@@ -13,8 +13,7 @@ extension DoctorReport {
     return Line(
       mark: .advice, subject: "kernel",
       text: facts.kernel + ", older than any that Pinhole is tested on",
-      cure: "boot Linux 6.12 or later (Debian 12: apt install -t bookworm-backports "
-        + "linux-image-amd64)")
+      cure: Cure.kernel("Linux 6.12 or later"))
   }
 
   static func udmabuf(_ facts: DoctorFacts) -> Line {
@@ -58,8 +57,8 @@ extension DoctorReport {
   static func userfaultfd(_ facts: DoctorFacts) -> Line {
     if case .failure(let error) = facts.detector {
       return Line(
-        mark: .bad, subject: "userfaultfd", text: "discards would go unnoticed",
-        cure: witnessCure(error, facts))
+        mark: .bad, subject: "userfaultfd", text: "discards would go unnoticed: \(error)",
+        cure: Cure.witness(error, facts.userfaultfd))
     }
     let way = facts.userfaultfd?.opens == true ? "/dev/userfaultfd" : "the system call"
     return Line(
@@ -77,13 +76,13 @@ extension DoctorReport {
     return Line(
       mark: .advice, subject: "detector",
       text: "\(best) of \(usable)" + gate + "; PAGEMAP_SCAN would be faster",
-      cure: "boot Linux 6.7 or later")
+      cure: Cure.kernel("Linux 6.7 or later"))
   }
 
   static func memfd(_ facts: DoctorFacts) -> Line {
     if facts.sealsMemfds { return Line(mark: .good, subject: "memfd", text: "can be sealed") }
     return Line(
-      mark: .bad, subject: "memfd", text: "cannot be made or sealed", cure: memfdCure)
+      mark: .bad, subject: "memfd", text: "cannot be made or sealed", cure: Cure.memfd)
   }
 
   static func landlock(_ facts: DoctorFacts) -> Line {
@@ -92,14 +91,15 @@ extension DoctorReport {
     }
     return Line(
       mark: .advice, subject: "Landlock", text: "none: the sandbox does without",
-      cure: "add landlock to the kernel's lsm= list (cat /sys/kernel/security/lsm), and reboot")
+      cure: Cure.landlock)
   }
 
   static func seccomp(_ facts: DoctorFacts) -> Line {
     if facts.filtersCalls { return Line(mark: .good, subject: "seccomp", text: "filters work") }
     return Line(
-      mark: .advice, subject: "seccomp", text: "none: system calls cannot be filtered",
-      cure: "pinhole serve --sandbox off …, or boot a kernel with CONFIG_SECCOMP_FILTER")
+      mark: .advice, subject: "seccomp",
+      text: "none: system calls cannot be filtered, and serve starts with --sandbox off alone",
+      cure: Cure.kernel("a kernel with CONFIG_SECCOMP_FILTER"))
   }
 
   static func socket(_ facts: DoctorFacts) -> Line? {
@@ -115,7 +115,8 @@ extension DoctorReport {
   }
 
   static func qemu(_ facts: DoctorFacts) -> Line {
-    let cure = "apt install qemu-system-x86 (Debian 12: with -t bookworm-backports)"
+    let cure =
+      "apt install -t bookworm-backports qemu-system-x86   # without -t on others than Debian 12"
     guard let qemu = facts.qemu else {
       return Line(
         mark: .advice, subject: "QEMU", text: "not found; 10.0 or later is best", cure: cure)
@@ -138,11 +139,11 @@ extension DoctorReport {
     case .elsewhere(let path):
       return Line(
         mark: .advice, subject: "libvirt", text: "does not look at \(path)",
-        cure: "mkdir -p /etc/qemu/vhost-user; ln -s \(path) /etc/qemu/vhost-user/")
+        cure: "mkdir -p /etc/qemu/vhost-user; ln -s \(Cure.word(path)) /etc/qemu/vhost-user/")
     case .missing:
       return Line(
         mark: .advice, subject: "libvirt", text: "has no descriptor of Pinhole",
-        cure: "make install PREFIX=/usr, or install the package pinhole")
+        cure: "make install PREFIX=/usr   # in Pinhole's source; or install the package pinhole")
     }
   }
 
@@ -158,8 +159,8 @@ extension DoctorReport {
       return Line(
         mark: .advice, subject: "AppArmor",
         text: "lets libvirt start programs in /usr/bin alone, and not \(binary)",
-        cure: "echo '\(binary) PUx,' >> /etc/apparmor.d/local/\(name); "
-          + "apparmor_parser -r \(profile)")
+        cure: "echo \(Cure.word("\(binary) PUx,")) >> /etc/apparmor.d/local/\(Cure.word(name)); "
+          + "apparmor_parser -r \(Cure.word(profile))")
     }
   }
 
@@ -172,11 +173,13 @@ extension DoctorReport {
         mark: .advice, subject: "3D",
         text: "serve --3d draws on \(place), by a libvirglrenderer older than 1.1.0, which lacks "
           + "fixes of memory errors that guests can cause in the renderer",
-        cure: "upgrade to a system that has libvirglrenderer 1.1.0, such as Debian 13")
+        cure: "sed -i s/bookworm/trixie/ /etc/apt/sources.list && apt update && apt full-upgrade   "
+          + "# to a system that has libvirglrenderer 1.1.0, such as Debian 13")
     case .missing(let why):
       return Line(
         mark: .advice, subject: "3D", text: "serve --3d would have none: \(why)",
-        cure: "apt install pinhole-renderer, or libvirglrenderer1 and libegl-mesa0")
+        cure: "apt install libvirglrenderer1 libegl-mesa0   # and the package pinhole-renderer, "
+          + "where Pinhole comes in packages")
     }
   }
 }

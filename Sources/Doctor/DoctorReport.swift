@@ -1,6 +1,6 @@
 import Buffers
 import Daemon
-import GuestMemory
+import Linux
 import Monitoring
 import QEMUDisplay
 
@@ -27,7 +27,7 @@ package struct DoctorReport {
     var mark: Mark
     var subject: String
     var text: String
-    /// What to type, or to do, for every mark but ``Mark/good``.
+    /// What to type, for every mark but ``Mark/good``; see ``Cure``.
     var cure: String?
   }
 
@@ -71,9 +71,9 @@ package struct DoctorReport {
   package func text(colours: Bool = false) -> String {
     lines.map { line in
       let mark = colours ? line.mark.dressed : line.mark.rawValue
-      let cure = line.cure.map { "      type: \($0)\n" } ?? ""
-      return "\(mark)  \(line.subject): \(line.text)\n" + cure
-    }.joined() + "A guest would get \(verdict).\n"
+      let cure = line.cure.map { "      type: \($0.printable)\n" } ?? ""
+      return "\(mark)  \(line.subject): \(line.text.printable)\n" + cure
+    }.joined() + "A guest would get \(verdict.printable).\n"
   }
 
   /// One line for programs.
@@ -97,32 +97,21 @@ package struct DoctorReport {
     var found: [(why: String, cure: String)] = []
     if let problem = facts.udmabufProblem { found.append(udmabufProblem(problem, facts)) }
     if case .failure(let error) = facts.detector {
-      found.append(("discards would go unnoticed", witnessCure(error, facts)))
+      found.append(("discards would go unnoticed", Cure.witness(error, facts.userfaultfd)))
     }
-    if !facts.sealsMemfds { found.append(("memfds cannot be sealed", memfdCure)) }
+    if !facts.sealsMemfds { found.append(("memfds cannot be sealed", Cure.memfd)) }
     return found
   }
-
-  static let memfdCure = "boot a kernel with CONFIG_MEMFD_CREATE"
 
   static func udmabufProblem(
     _ problem: CopyReason, _ facts: DoctorFacts
   ) -> (why: String, cure: String) {
     guard let device = facts.udmabuf, case .noAccess = problem else {
-      return (
-        "there is no /dev/udmabuf",
-        "modprobe udmabuf, or boot a kernel with CONFIG_UDMABUF (Debian 13, Ubuntu 24.04)"
-      )
+      return ("there is no /dev/udmabuf", Cure.module)
     }
     guard device.opens else {
-      return ("this user may not open /dev/udmabuf (\(device.rights))", device.advice)
+      return ("this user may not open /dev/udmabuf (\(device.rights))", Cure.access(to: device))
     }
     return ("/dev/udmabuf is no udmabuf", "rm /dev/udmabuf; modprobe udmabuf")
-  }
-
-  static func witnessCure(_ error: WitnessError, _ facts: DoctorFacts) -> String {
-    guard case .userfaultfdDenied = error else { return "\(error)" }
-    if let device = facts.userfaultfd, !device.opens { return "\(error); \(device.advice)" }
-    return "\(error)"
   }
 }

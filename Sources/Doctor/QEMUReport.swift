@@ -23,8 +23,15 @@ enum QEMUReport {
 
   // MARK: Memory
 
-  private static let backend =
-    "-object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem"
+  /// Memory that a vhost-user device sees and udmabuf takes, as large as the guest's is now.
+  private static func backend(_ facts: QEMUFacts, _ more: String = "") -> String {
+    let memory = facts.commandLine.all("m").last
+    let given = memory.map { $0.properties["size"] ?? $0.kind } ?? ""
+    // Numbers alone are MiB to -m, and bytes to a backend.
+    let size = given.isEmpty ? "128M" : given.allSatisfy(\.isNumber) ? given + "M" : given
+    return "-object " + Cure.word("memory-backend-memfd,id=mem,size=\(size),share=on" + more)
+      + " -machine memory-backend=mem"
+  }
 
   private static func memory(_ facts: QEMUFacts) -> [Line] {
     guard let memory = facts.memory else {
@@ -38,7 +45,7 @@ enum QEMUReport {
       return [
         Line(
           mark: .bad, subject: "guest memory", text: "is in no file that could be shared",
-          cure: "start QEMU with \(backend)")
+          cure: backend(facts))
       ]
     }
     guard ram.isMemfd else {
@@ -46,7 +53,7 @@ enum QEMUReport {
         Line(
           mark: .bad, subject: "guest memory",
           text: "is in \(ram.path), which udmabuf does not take: pictures are copied",
-          cure: "start QEMU with \(backend)")
+          cure: backend(facts))
       ]
     }
     guard ram.isShared else {
@@ -54,7 +61,7 @@ enum QEMUReport {
         Line(
           mark: .bad, subject: "guest memory",
           text: "is in a memfd that QEMU does not share: a vhost-user device sees nothing of it",
-          cure: "start QEMU with share=on: \(backend)")
+          cure: backend(facts))
       ]
     }
     let all = memory.filter { $0.isMemfd && $0.isShared }
@@ -63,26 +70,26 @@ enum QEMUReport {
       Line(
         mark: .good, subject: "guest memory",
         text: "\(bytes >> 20) MiB in \(all.count == 1 ? "a memfd" : "\(all.count) memfds"), shared")
-    ] + [seals(all), pages(all)]
+    ] + [seals(all, facts), pages(all)]
   }
 
-  private static func seals(_ memory: [QEMUFacts.Memory]) -> Line {
+  private static func seals(_ memory: [QEMUFacts.Memory], _ facts: QEMUFacts) -> Line {
     if memory.contains(where: { $0.seals == nil }) {
       return Line(
         mark: .advice, subject: "seals", text: "this user may not look at them",
-        cure: "run this as root or as QEMU's user")
+        cure: "sudo pinhole doctor --pid \(facts.pid)")
     }
     if memory.contains(where: { $0.seals?.contains(.shrink) != true }) {
       return Line(
         mark: .bad, subject: "seals",
         text: "guest memory has no F_SEAL_SHRINK, which udmabuf demands: pictures are copied",
-        cure: "leave seal=off away from -object memory-backend-memfd")
+        cure: backend(facts, ",seal=on"))
     }
     if memory.contains(where: { $0.seals?.contains(.write) == true }) {
       return Line(
         mark: .bad, subject: "seals",
         text: "guest memory is sealed against writing, which udmabuf refuses: pictures are copied",
-        cure: "start QEMU with \(backend)")
+        cure: backend(facts))
     }
     return Line(mark: .good, subject: "seals", text: "F_SEAL_SHRINK, as udmabuf demands")
   }
@@ -102,8 +109,7 @@ enum QEMUReport {
     guard let first = devices.first else {
       return Line(
         mark: .bad, subject: "GPU", text: "QEMU has no vhost-user GPU",
-        cure: "start QEMU with -chardev socket,id=gpu,path=PATH "
-          + "-device vhost-user-gpu-pci,chardev=gpu")
+        cure: "-chardev socket,id=gpu,path=gpu.sock -device vhost-user-gpu-pci,chardev=gpu")
     }
     return Line(
       mark: .good, subject: "GPU",
@@ -119,8 +125,8 @@ enum QEMUReport {
     else { return nil }
     return Line(
       mark: .advice, subject: "VGA",
-      text: "QEMU adds a VGA of its own, and the guest may show its picture there",
-      cure: "add -vga none to QEMU's command line, or use vhost-user-vga")
+      text: "QEMU adds a VGA of its own, and the guest may show its picture there; "
+        + "vhost-user-vga would take its place", cure: "-vga none")
   }
 
   private static func display(_ facts: QEMUFacts) -> Line? {
@@ -150,7 +156,7 @@ enum QEMUReport {
         return Line(
           mark: .advice, subject: "socket",
           text: "there is no \(socket.path) any more, so QEMU could not connect again",
-          cure: "pinhole serve --socket-path \(socket.path), then restart QEMU")
+          cure: "pinhole serve --socket-path \(Cure.word(socket.path))   # then restart QEMU")
       }
       let rights = "\(socket.owner):\(socket.group) \(socket.mode)"
       let who = socket.listener.map { ", \($0) listens" } ?? ""
@@ -158,7 +164,8 @@ enum QEMUReport {
         return Line(
           mark: .advice, subject: "socket",
           text: "\(socket.path) is \(rights)\(who): QEMU's user \(facts.user) may not connect",
-          cure: "run Pinhole as that user: sudo -u \(facts.user) pinhole serve …")
+          cure: "sudo -u \(Cure.word(facts.user)) pinhole serve --socket-path "
+            + Cure.word(socket.path))
       }
       return Line(mark: .good, subject: "socket", text: "\(socket.path), \(rights)\(who)")
     }
@@ -174,7 +181,7 @@ enum QEMUReport {
     }
     return Line(
       mark: .advice, subject: "AppArmor", text: "\(label), which has to allow \(path)",
-      cure: "echo '\"\(path)\" rw,' >> /etc/apparmor.d/local/abstractions/libvirt-qemu, "
-        + "then start the VM again")
+      cure: "echo \(Cure.word("\"\(path)\" rw,")) >> "
+        + "/etc/apparmor.d/local/abstractions/libvirt-qemu   # then start the VM again")
   }
 }

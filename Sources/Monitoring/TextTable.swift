@@ -1,26 +1,29 @@
 /// Rows of cells in columns as wide as their widest cell.
-struct TextTable {
+package struct TextTable {
   /// How a cell stands out, on a terminal that has colours.
-  enum Style: Equatable {
+  package enum Style: Equatable {
     case plain, head, good, warning, bad
   }
 
   /// A text in a column.
-  struct Cell {
+  package struct Cell {
     var text: String
     var style = Style.plain
 
-    init(_ text: String, _ style: Style = .plain) {
+    /// A text in a style.
+    package init(_ text: String, _ style: Style = .plain) {
       self.text = text
       self.style = style
     }
   }
 
   /// Columns whose cells are numbers stand at the right.
-  var rightAligned: Set<Int> = []
-  var rows: [[Cell]] = []
+  package var rightAligned: Set<Int> = []
+  /// The cells of each row; the head is the first.
+  package var rows: [[Cell]] = []
 
-  init(_ head: [String], rightAligned: Set<Int> = []) {
+  /// A table without rows but its head.
+  package init(_ head: [String], rightAligned: Set<Int> = []) {
     self.rightAligned = rightAligned
     rows = [head.map { Cell($0, .head) }]
   }
@@ -30,7 +33,7 @@ struct TextTable {
   /// - Parameters:
   ///   - width: longer lines are cut; 0 for any length.
   ///   - colours: whether cells are dressed up by ECMA-48 sequences.
-  func lines(width: Int = 0, colours: Bool = false) -> [String] {
+  package func lines(width: Int = 0, colours: Bool = false) -> [String] {
     let columns = rows.map(\.count).max() ?? 0
     let widths = (0..<columns).map { column in
       rows.map { $0.indices.contains(column) ? $0[column].text.count : 0 }.max() ?? 0

@@ -84,7 +84,7 @@ struct GuestStorm: ParsableCommand {
       let storm = try Storm(
         socket: socketPath ?? pinhole?.socket ?? "",
         framesSocket: framesSocket ?? pinhole?.framesSocket ?? "", options)
-      let terminal = Terminal.standardError
+      let terminal = Terminal.progress
       storm.progress = { [punches] now in
         terminal?.show(
           progress: "storm: \(now.discarded) of \(punches) pages discarded, \(now.checked) frames "

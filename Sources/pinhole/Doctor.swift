@@ -9,7 +9,8 @@ struct Doctor: ParsableCommand {
     commandName: "doctor",
     abstract: "Tell what a guest's pictures would get on this machine, and what is missing.",
     discussion: """
-      Run it as the user that Pinhole runs as. Each line that is not "ok" says what to type. With \
+      Run it as the user that Pinhole runs as. Each line that is not "ok" says what to type: a \
+      command for root's shell, or options for QEMU's command line, which begin with a dash. With \
       --pid it looks at a QEMU that runs, too: its memory, devices, socket and confinement.
 
       Exit status 0 if pictures can be shown without copying, 1 if they would be copied or there \

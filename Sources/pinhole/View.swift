@@ -1,6 +1,8 @@
 import ArgumentParser
+import Command
 import Glibc
 import HelperOptions
+import Linux
 import PinholeFrames
 import PinholeProtocol
 
@@ -13,8 +15,8 @@ struct View: ParsableCommand {
       In a terminal a table of the outputs is shown instead of the events, unless --png or \
       --once is given.
 
-      Exit status 0 after the wanted number of frames or when the producer ends, 1 when the \
-      connection or a file fails, 2 for a mistake on the command line.
+      Exit status 0 after the wanted number of frames, or when the producer or who reads the \
+      events ends; 1 when the connection or a file fails, 2 for a mistake on the command line.
       """)
 
   @Option(name: .customLong("frames-socket"), help: "The producer's socket.")
@@ -70,11 +72,10 @@ struct View: ParsableCommand {
     do {
       try makeDirectory()
       try watch()
-    } catch let error as ExitCode {
-      throw error
+    } catch ViewError.readerGone {
+      // As head(1) ends what it reads from: nobody asks for more.
     } catch {
-      complain("\(error)")
-      throw ExitCode(1)
+      throw Failure("view: \(error)")
     }
   }
 
@@ -85,7 +86,8 @@ struct View: ParsableCommand {
     var frames = 0
     var table = isLive ? ViewTable() : nil
     let movie = try self.movie.map { try ViewMovie($0, rate: rate) }
-    defer { table?.draw(force: true) }
+    // Where that fails, nobody looks any more.
+    defer { try? table?.draw(force: true) }
     while wanted.map({ frames < $0 }) ?? true {
       guard let event = try next(of: consumer, &table) else {
         if wanted == nil { return }
@@ -96,7 +98,7 @@ struct View: ParsableCommand {
         table?.released(frame)
         frames += 1
       }
-      table?.draw()
+      try table?.draw()
     }
   }
 
@@ -111,21 +113,18 @@ struct View: ParsableCommand {
       // What is not drawn yet is drawn when nothing more comes.
       var event = try consumer.next(timeout: table == nil ? -1 : 100)
       while event == nil {
-        table?.draw(force: true)
+        try table?.draw(force: true)
         event = try consumer.next()
       }
       guard let event else { return nil }
-      if table == nil {
-        print(event)
-        fflush(nil)
-      }
+      if table == nil { try ViewOutput.write("\(event)\n") }
       table?.note(event, of: consumer)
       return event
     } catch FramesError.refused(let refusal) {
       guard refusal.code == PINHOLE_ERROR_SHUTDOWN.rawValue else {
         throw FramesError.refused(refusal)
       }
-      print("end \(refusal.text)")
+      try ViewOutput.write("end \(refusal.text.printable)\n")
       return nil
     }
   }
@@ -153,15 +152,4 @@ struct View: ParsableCommand {
           + " choose another --png")
     }
   }
-
-  private func complain(_ text: String) {
-    let line = "pinhole view: \(text)\n"
-    _ = line.utf8.withContiguousStorageIfAvailable { Glibc.write(2, $0.baseAddress, $0.count) }
-  }
-}
-
-/// What went wrong, in words.
-struct ViewError: Error, CustomStringConvertible {
-  let description: String
-  init(_ description: String) { self.description = description }
 }

@@ -1,10 +1,11 @@
-import Glibc
+import Command
 import Linux
+import Monitoring
 import PinholeFrames
 
 /// `pinhole view` in a terminal: what each output shows at present, and how often it changed.
 struct ViewTable {
-  private struct Row {
+  struct Row {
     var size = "off"
     var format = ""
     var way = ""
@@ -15,7 +16,7 @@ struct ViewTable {
     var late = 0
   }
 
-  private var rows: [UInt32: Row] = [:]
+  var rows: [UInt32: Row] = [:]
   /// Which output a buffer was shown on last.
   private var places: [UInt32: UInt32] = [:]
   private var producer: Producer?
@@ -57,36 +58,36 @@ struct ViewTable {
   }
 
   /// The table as text, one line an output.
-  var lines: [String] {
-    let head = [
+  ///
+  /// - Parameter width: columns of the terminal; longer lines are cut, for one that wraps could not
+  ///   be drawn over.
+  func lines(width: Int) -> [String] {
+    var table = TextTable([
       "output", "size", "format", "shown", "buffer", "frames", "skipped", "discards", "late",
-    ]
-    let body = rows.sorted { $0.key < $1.key }.map { output, row in
-      [
-        "\(output)", row.size, row.format, row.way, row.buffer, "\(row.frames)", "\(row.skipped)",
-        "\(row.discards)", "\(row.late)",
-      ]
+    ])
+    for (output, row) in rows.sorted(by: { $0.key < $1.key }) {
+      table.rows.append(
+        [
+          "\(output)", row.size, row.format, row.way, row.buffer, "\(row.frames)",
+          "\(row.skipped)", "\(row.discards)", "\(row.late)",
+        ].map { TextTable.Cell($0) })
     }
-    let widths = head.indices.map { column in
-      ([head] + body).map { $0[column].count }.max() ?? 0
-    }
-    return ([head] + body).map { cells in
-      zip(cells, widths).map { cell, width in
-        cell + String(repeating: " ", count: width - cell.count)
-      }.joined(separator: "  ")
-    }
+    return table.lines(width: width)
   }
 
   /// Draws the table over the last one, at most 20 times a second unless forced.
-  mutating func draw(force: Bool = false) {
+  ///
+  /// - Throws: ``ViewError`` when it cannot be written.
+  mutating func draw(force: Bool = false) throws(ViewError) {
     let now = Clock.now
     guard force || now > drawnAt &+ 50_000_000 else { return }
     drawnAt = now
-    let lines = self.lines
+    let size = Terminal.standardOutput?.size ?? (columns: 80, rows: 24)
+    // A line that scrolls out of the window could not be drawn over.
+    let lines = self.lines(width: size.columns).prefix(max(1, size.rows - 1))
     var text = linesDrawn > 0 ? "\u{1b}[\(linesDrawn)A" : ""
     for line in lines { text += "\u{1b}[2K\(line)\r\n" }
     linesDrawn = lines.count
-    print(text, terminator: "")
-    fflush(nil)
+    try ViewOutput.write(text)
   }
 }
