@@ -173,7 +173,8 @@ extension DoctorReport {
         mark: .advice, subject: "3D",
         text: "serve --3d draws on \(place), by a libvirglrenderer older than 1.1.0, which lacks "
           + "fixes of memory errors that guests can cause in the renderer",
-        cure: "apt policy libvirglrenderer1   # 1.1.0 or later comes with Debian 13; until then give "
+        cure:
+          "apt policy libvirglrenderer1   # 1.1.0 or later comes with Debian 13; until then give "
           + "--3d to guests that you trust")
     case .missing(let why):
       return Line(

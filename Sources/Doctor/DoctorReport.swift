@@ -39,9 +39,12 @@ package struct DoctorReport {
 
   /// Judges facts; looks at nothing else.
   ///
-  /// - Parameter qemu: a QEMU that runs, which is judged too.
-  package init(_ facts: DoctorFacts, qemu: QEMUFacts? = nil) {
-    let lines = qemu.map(QEMUReport.lines) ?? []
+  /// - Parameters:
+  ///   - qemu: a QEMU that runs, which is judged too.
+  ///   - node: a GPU, which is judged too.
+  package init(_ facts: DoctorFacts, qemu: QEMUFacts? = nil, node: RenderNodeFacts? = nil) {
+    let lines =
+      (qemu.map(QEMUReport.lines) ?? []) + (node.map(RenderNodeReport.lines) ?? [])
     let problems =
       Self.problems(facts) + lines.filter { $0.mark == .bad }.map { ($0.text, $0.cure ?? "") }
     isDirect = problems.isEmpty

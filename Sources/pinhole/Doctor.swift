@@ -2,6 +2,7 @@ import ArgumentParser
 import Command
 import Doctor
 import Monitoring
+import Rendering
 
 /// `pinhole doctor`: what a guest would get on this machine.
 struct Doctor: ParsableCommand {
@@ -11,7 +12,8 @@ struct Doctor: ParsableCommand {
     discussion: """
       Run it as the user that Pinhole runs as. Each line that is not "ok" says what to type: a \
       command for root's shell, or options for QEMU's command line, which begin with a dash. With \
-      --pid it looks at a QEMU that runs, too: its memory, devices, socket and confinement.
+      --pid it looks at a QEMU that runs, too: its memory, devices, socket and confinement; with \
+      --render-node at a GPU (make gpu-check is the long form).
 
       Exit status 0 if pictures can be shown without copying, 1 if they would be copied or there \
       is no such process, 2 for a mistake on the command line.
@@ -19,6 +21,12 @@ struct Doctor: ParsableCommand {
 
   @Option(help: ArgumentHelp("Look at this QEMU too.", valueName: "process"))
   var pid: Int32?
+
+  @Option(
+    help: ArgumentHelp(
+      "Look at this GPU too, or at the first one: what it makes of guests' pictures.",
+      valueName: "node|auto"))
+  var renderNode: String?
 
   @Flag(help: "Print one line of JSON.")
   var json = false
@@ -29,7 +37,10 @@ struct Doctor: ParsableCommand {
 
   func run() throws {
     let qemu = try pid.map { try QEMUFacts(pid: $0) }
-    let report = DoctorReport(.here(), qemu: qemu)
+    let node = renderNode.map {
+      RenderNodeFacts($0 == "auto" ? RenderNode.first ?? "/dev/dri/renderD128" : $0)
+    }
+    let report = DoctorReport(.here(), qemu: qemu, node: node)
     if json {
       print(report.json.text)
     } else {

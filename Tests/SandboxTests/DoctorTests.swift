@@ -47,6 +47,36 @@ import Testing
     #expect(report.isDirect)
   }
 
+  @Test func aGPUIsLookedAt() {
+    func text(_ change: (inout RenderNodeFacts) -> Void) -> String {
+      var node = RenderNodeFacts(path: "/dev/dri/renderD128", driver: "i915")
+      change(&node)
+      let report = DoctorReport(healthy(), node: node)
+      #expect(report.isDirect)
+      for line in report.lines { #expect((line.cure == nil) == (line.mark == .good)) }
+      return report.text()
+    }
+    let fine = text {
+      $0.importing = .success(())
+      $0.hasTimelines = true
+      $0.drawing = .success("/dev/dri/renderD128")
+    }
+    #expect(fine.contains("ok    GPU: /dev/dri/renderD128 belongs to i915\n"))
+    #expect(fine.contains("ok    GPU import: the driver takes a dma-buf of guest pages\n"))
+    #expect(fine.contains("ok    GPU fences: "))
+    #expect(
+      fine.contains("ok    GPU 3D: serve --3d --render-node /dev/dri/renderD128 draws on /dev"))
+    let refuses = text { $0.importing = .failure(Errno(EINVAL, "ioctl")) }
+    #expect(refuses.contains("note  GPU import: the driver refuses a dma-buf of guest pages ("))
+    #expect(refuses.contains("type: make gpu-check"))
+    #expect(text { $0.driver = nil }.contains("note  GPU: /dev/dri/renderD128 is no DRM device\n"))
+    let missing = DoctorReport(healthy(), node: RenderNodeFacts("/dev/dri/renderD999")).text()
+    #expect(missing.contains("/dev/dri/renderD999 cannot be opened: No such file or directory\n"))
+    #expect(missing.contains("type: ls -l /dev/dri"))
+    let other = DoctorReport(healthy(), node: RenderNodeFacts("/dev/null")).text()
+    #expect(other.contains("GPU: /dev/null is no DRM device"))
+  }
+
   private func device(
     _ name: String, _ group: String, _ mode: UInt32, opens: Bool
   ) -> DeviceAccess {

@@ -31,7 +31,7 @@ func decimal(_ value: Double, _ digits: Int) -> String {
 
 /// How far a measurement has come, on a terminal alone.
 enum Progress {
-  private static let terminal = Terminal.standardError
+  private static let terminal = Terminal.progress
 
   static func show(_ text: String) { terminal?.show(progress: text) }
   static func end() { terminal?.endProgress() }

@@ -7,4 +7,6 @@
 int ph_drm_driver(int node, char *name, size_t size);
 /* Whether a virtio-gpu draws 3D: 1, or 0 for 2D alone; -errno. */
 int ph_virtgpu_has_3d(int node);
+/* Whether the driver takes a dma-buf (DRM_IOCTL_PRIME_FD_TO_HANDLE), which it lets go of: 0, or -errno. */
+int ph_drm_imports(int node, int dmabuf);
 #endif
