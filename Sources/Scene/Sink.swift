@@ -43,6 +43,10 @@ public protocol Sink: AnyObject {
 
   /// The guest does not wait any longer for those who have frames with this lock.
   func expired(_ lock: Hold)
+
+  /// Somebody is about to look whether locks are free that only this sink can tell of, such as those
+  /// of a ``StillPicture``: unlocks what was read.
+  func reviewLocks()
 }
 
 extension Sink {
@@ -52,6 +56,8 @@ extension Sink {
   public func pullLate() {}
   /// Does nothing: the sink keeps no frames.
   public func expired(_ lock: Hold) {}
+  /// Does nothing: the sink tells by itself.
+  public func reviewLocks() {}
 }
 
 /// Some of the outputs, from 0 to 63.

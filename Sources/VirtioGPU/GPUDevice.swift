@@ -98,6 +98,10 @@ public final class GPUDevice {
     timer = LoopTimer(on: loop) { [unowned self] in tick() }
     loop.everyTurn { [unowned self] in finishTurn() }
     scene.outOfMemory = { [unowned self] in _ = refuse(.copies) }
+    budget.reclaim = { [weak self] in
+      guard let self else { return }
+      for resource in resources.values { resource.snapshots.dropSpares() }
+    }
     holds.onExpiry = { [scene] in scene.expire($0) }
   }
 
