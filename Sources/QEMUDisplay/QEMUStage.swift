@@ -21,7 +21,7 @@ struct QEMUStage: ~Copyable {
   private let socketRoom: Int
   /// sendfile(2) is not to be had here, and the bytes are sent from their memory: the kernel
   /// refuses it, or somebody has cleared O_NONBLOCK of the socket, without which it would wait.
-  private var copies = false
+  private(set) var copies = false
 
   /// More memory than this is given back once nothing waits; a 4K frame is kept.
   private static let kept = 40 << 20
@@ -77,32 +77,47 @@ struct QEMUStage: ~Copyable {
 
   /// Sends what waits, as far as the socket takes it.
   ///
+  /// - Parameter most: bytes that may go out; the rest waits.
   /// - Returns: bytes that went out.
   /// - Throws: what ends the connection, such as `EPIPE`; a full socket does not.
-  mutating func drain(_ socket: CInt) throws(Errno) -> Int {
+  mutating func drain(_ socket: CInt, most: Int = .max) throws(Errno) -> Int {
     var sum = 0
-    if !copies, head < tail, !UnixSocket.isNonblocking(socket) { copies = true }
-    while head < tail {
+    if head < tail, sum < most { checkWaiting(socket) }
+    while head < tail, sum < most {
       do throws(Errno) {
-        let sent = try send(socket)
+        let sent = try send(socket, most: most - sum)
         guard sent > 0 else { break }
         head += UInt64(sent)
         sum += sent
       } catch {
-        switch error.code {
-        case EAGAIN, ENOBUFS, ENOMEM: return sum
-        case EINVAL where !copies, ENOSYS where !copies, EINTR where !copies: copies = true
-        default: throw error
-        }
+        guard try goesOn(after: error) else { return sum }
       }
     }
     if head == tail, let size = ring?.count, size > Self.kept { ring = nil }
     return sum
   }
 
-  private borrowing func send(_ socket: CInt) throws(Errno) -> Int {
+  /// Sees to it that nothing waits in sendfile(2); to be called before it is.
+  mutating func checkWaiting(_ socket: CInt) {
+    if !copies, !UnixSocket.isNonblocking(socket) { copies = true }
+  }
+
+  /// What follows from an error of sending: true to try again, from memory; false while the socket
+  /// is full.
+  ///
+  /// - Throws: what ends the connection.
+  mutating func goesOn(after error: Errno) throws(Errno) -> Bool {
+    switch error.code {
+    case EAGAIN, ENOBUFS, ENOMEM: return false
+    case EINVAL where !copies, ENOSYS where !copies, EINTR where !copies: copies = true
+    default: throw error
+    }
+    return true
+  }
+
+  private borrowing func send(_ socket: CInt, most: Int) throws(Errno) -> Int {
     guard let size = ring?.count else { return 0 }
-    let count = min(waiting, size)
+    let count = min(waiting, size, most)
     if copies {
       let bytes = UnsafeRawBufferPointer(start: ring?.address(head), count: count)
       return try UnixSocket.send(socket, bytes, dontWait: true)
