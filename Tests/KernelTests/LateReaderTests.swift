@@ -19,9 +19,9 @@ struct LateReaderTests {
 
   @Test(
     "Each picture is one that was flushed, whatever is drawn meanwhile",
-    arguments: Drawing.allCases, [5, 30] as [UInt32])
+    arguments: Drawing.allCases, [2, 5, 30] as [UInt32])
   func everyPicture(drawing: Drawing, lateness: UInt32) throws {
-    try play(drawing, lateness: lateness)
+    try play(drawing, frames: drawing == .inPlace ? 100 : 24, lateness: lateness)
   }
 
   @Test("The same at 4K, where transfers are made in parts", arguments: [1, 20] as [UInt32])
