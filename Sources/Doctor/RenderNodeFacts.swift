@@ -23,8 +23,10 @@ package struct RenderNodeFacts {
   var drawing: Result<String, RendererHost.Failure>?
 
   /// Looks at a node.
-  package init(_ path: String) {
-    self.path = path
+  ///
+  /// - Parameter place: its path, or `auto` for the first one that draws.
+  package init(_ place: String) {
+    path = place == "auto" ? RenderNode.first ?? "/dev/dri/renderD128" : place
     do throws(Errno) {
       let node = try OwnedFD.open(path, O_RDWR)
       driver = RenderNode.driver(of: path)

@@ -8,8 +8,8 @@ import Scene
 /// Shows the guest's outputs in QEMU, over the socket that VHOST_USER_GPU_SET_SOCKET brings.
 ///
 /// Nothing here ever waits for QEMU. Pixels are copied once, while ``pull(_:)`` runs, at most
-/// ``QEMUDisplay/maxUpdate`` bytes at a time, and go to QEMU by reference (``QEMUStage``). While
-/// the socket is full, everything else is remembered
+/// ``QEMUDisplay/maxUpdate`` bytes at a time, and go to QEMU by reference (``QEMUStage``); those of
+/// a ``StillPicture`` are not copied at all. While the socket is full, everything else is remembered
 /// as state, not as messages: the damage of each output, its size, its cursor. Once the socket
 /// has drained, what QEMU misses is pulled from the ``Scene`` as it is then. So memory stays bounded however slowly QEMU reads.
 ///
@@ -255,7 +255,8 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
       if news.hasPicture { outputs[index].miss(news.damage) }
       outputs[index].cursor = scene.cursor(index)
     }
-    guard link != nil else { return }
+    guard let link else { return }
+    link.outbox.review()
     sendOwed()
     for index in outputs.indices where changed.contains(OutputSet(index)) {
       guard outputs[index].missed != nil else { continue }
@@ -272,6 +273,9 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
     if blankRevoked() { catchUp() }
     followLeaving()
   }
+
+  /// Unlocks the pictures that QEMU has read.
+  public func reviewLocks() { link?.outbox.review() }
 
   /// Has QEMU let a buffer go, with the frame that follows or at the end of the turn.
   public func revoke(_ buffer: OfferedBuffer, _ reason: RevocationReason, _ lock: Hold) {
@@ -341,7 +345,8 @@ public final class QEMUDisplay: Sink, DisplayInfoSource {
       x: frame.crop.x + band.x, y: frame.crop.y + band.y, width: band.width, height: band.height)
     let isWhole = link.encoder.bytes.withUnsafeBytes { header in
       if let base = header.baseAddress { link.outbox.add(base, header.count) }
-      return QEMUPixels.send(inPicture, of: frame.pixels, into: link.outbox)
+      return QEMUPixels.send(
+        inPicture, of: frame.pixels, still: frame.still, into: link.outbox)
     }
     counted.updates += 1
     guard isWhole else {

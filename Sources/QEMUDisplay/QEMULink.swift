@@ -86,6 +86,7 @@ final class QEMULink {
     if let token { loop.unwatch(token) }
     token = nil
     timer?.disarm()
+    outbox.letGo()
     let calls = questions.abandon()
     let waiting = awaitsFeatures
     awaitsFeatures.removeAll()

@@ -1,13 +1,16 @@
 import CLinux
 import Glibc
 import Linux
+import Scene
 
 /// Bytes on their way into a stream socket that is never waited for.
 ///
 /// Little is gathered where it lies and handed to the kernel together; what the socket does not
 /// take is copied, because a message that was begun has to be finished with the bytes it had
 /// then, while the pieces' owner may change or unmap them afterwards. Much is staged at once: one
-/// copy by us, and none by the kernel (see ``QEMUStage``).
+/// copy by us, and none by the kernel (see ``QEMUStage``). Of a ``StillPicture`` nothing is copied.
+///
+/// The order of what waits: what was staged before the picture, the picture, the rest of the stage.
 final class QEMUOutbox {
   /// What makes sending fail for good, such as `EPIPE`; nothing is sent any more.
   private(set) var failure: Errno?
@@ -20,6 +23,7 @@ final class QEMUOutbox {
   private let pieces: UnsafeMutablePointer<iovec>
   private var pieceCount = 0
   private var stage: QEMUStage
+  private var picture = QEMUStillRun()
 
   /// `IOV_MAX`: most pieces of one sendmsg(2).
   private static let maxPieces = 1024
@@ -38,13 +42,18 @@ final class QEMUOutbox {
     pieces.initialize(repeating: iovec(), count: Self.maxPieces)
   }
 
-  deinit { pieces.deallocate() }
+  deinit {
+    letGo()
+    pieces.deallocate()
+  }
 
   /// The socket's descriptor.
   var fd: CInt { socket.raw }
 
   /// Nothing waits for the socket: the next piece goes straight to the kernel.
-  var isIdle: Bool { stage.waiting == 0 && pieceCount == 0 }
+  var isIdle: Bool { !isBusy && pieceCount == 0 }
+
+  private var isBusy: Bool { stage.waiting > 0 || picture.isWaiting }
 
   /// As ``QEMUStage/hasWaited``.
   var hasWaited: Bool { stage.hasWaited }
@@ -55,7 +64,7 @@ final class QEMUOutbox {
   /// Adds bytes that stay valid until ``flush()``.
   func add(_ base: UnsafeRawPointer, _ count: Int) {
     guard count > 0, failure == nil else { return }
-    guard stage.waiting == 0 else { return keep(base, count) }
+    guard !isBusy else { return keep(base, count) }
     if pieceCount > 0 {
       let last = pieces[pieceCount - 1]
       if let start = last.iov_base, UnsafeRawPointer(start + last.iov_len) == base {
@@ -65,7 +74,7 @@ final class QEMUOutbox {
     }
     if pieceCount == Self.maxPieces {
       flush()
-      guard stage.waiting == 0 else { return keep(base, count) }
+      guard !isBusy else { return keep(base, count) }
     }
     pieces[pieceCount] = iovec(
       iov_base: UnsafeMutableRawPointer(mutating: base), iov_len: count)
@@ -83,6 +92,35 @@ final class QEMUOutbox {
     if fill(room) { return true }
     stage.shorten(by: count)
     return false
+  }
+
+  /// Adds bytes of a picture that stays as it is until the peer has read them: it is locked until
+  /// then.
+  ///
+  /// - Returns: false if they have to be added as others are, since the picture cannot be locked or
+  ///   another one is on its way.
+  func add(_ still: StillPicture, from offset: Int, _ count: Int) -> Bool {
+    review()
+    guard failure == nil, still.isStill, !picture.isWaiting, picture.hasRoom, count > 0,
+      offset >= 0, offset <= still.count, count <= still.count - offset
+    else { return false }
+    sendPieces()
+    guard failure == nil else { return true }
+    picture.start(still, offset..<offset + count, after: stage.waiting)
+    return true
+  }
+
+  /// Unlocks the pictures that the peer has read.
+  func review() {
+    guard picture.isUnread, let unread = try? UnixSocket.unread(socket.raw) else { return }
+    picture.unlock(upTo: bytesSent - min(bytesSent, UInt64(unread)))
+  }
+
+  /// Sends no more of any picture, and unlocks them; those that the peer may not have read will not
+  /// be written again.
+  func letGo() {
+    guard picture.isUnread || picture.isWaiting else { return }
+    picture.abandon(wasRead: (try? UnixSocket.unread(socket.raw)) == 0)
   }
 
   /// Sends bytes with a descriptor that travels with the first of them, while nothing waits.
@@ -155,12 +193,44 @@ final class QEMUOutbox {
   private func fail(_ error: Errno) {
     failure = error
     stage.clear()
+    letGo()
   }
 
   /// Sends what waits, as far as the socket takes it.
   func drain() {
-    guard failure == nil, stage.waiting > 0 else { return }
-    do throws(Errno) { bytesSent &+= UInt64(try stage.drain(socket.raw)) } catch { fail(error) }
+    guard failure == nil, isBusy else { return }
+    do throws(Errno) {
+      if picture.isWaiting { try drainPicture() }
+      if !picture.isWaiting { try drainStage() }
+    } catch {
+      fail(error)
+    }
+  }
+
+  private func drainStage(most: Int = .max) throws(Errno) {
+    guard stage.waiting > 0 else { return }
+    bytesSent &+= UInt64(try stage.drain(socket.raw, most: most))
+  }
+
+  /// Sends what is before the picture, and the picture, as far as the socket takes it.
+  private func drainPicture() throws(Errno) {
+    let before = stage.waiting
+    try drainStage(most: picture.after)
+    picture.after -= before - stage.waiting
+    guard picture.after == 0 else { return }
+    stage.checkWaiting(socket.raw)
+    while picture.isWaiting {
+      let (refers, pokes) = (!stage.copies, Watchdog.pokes)
+      defer { if refers { stage.noteWaiting(since: pokes) } }
+      do throws(Errno) {
+        let sent = try picture.send(socket.raw, copies: stage.copies)
+        guard sent > 0 else { return }
+        bytesSent &+= UInt64(sent)
+        picture.advance(by: sent, sent: bytesSent)
+      } catch {
+        guard try stage.goesOn(after: error) else { return }
+      }
+    }
   }
 
   private func keep(_ base: UnsafeRawPointer, _ count: Int) {

@@ -1,6 +1,7 @@
 import Buffers
 import Glibc
 import Pixels
+import Scene
 
 /// Puts the pixels of a rectangle into an outbox, as UPDATE wants them.
 enum QEMUPixels {
@@ -17,11 +18,16 @@ enum QEMUPixels {
 
   /// Adds `width * height * 4` bytes and flushes the outbox.
   ///
-  /// Few pixels that are right as they are go to the kernel from where they lie.
+  /// Few pixels that are right as they are go to the kernel from where they lie, and whole rows of a
+  /// picture that stays as it is by reference.
   ///
-  /// - Parameter rect: in pixels of the picture.
+  /// - Parameters:
+  ///   - rect: in pixels of the picture.
+  ///   - still: the same pixels, where they stay as they are.
   /// - Returns: false if not all of them could be read; the connection is out of step then.
-  static func send(_ rect: Rect, of source: PixelSource, into outbox: QEMUOutbox) -> Bool {
+  static func send(
+    _ rect: Rect, of source: PixelSource, still: StillPicture? = nil, into outbox: QEMUOutbox
+  ) -> Bool {
     guard canRead(rect, of: source),
       let conversion = PixelConversion(from: source.layout.fourcc)
     else { return false }
@@ -32,6 +38,13 @@ enum QEMUPixels {
       let whole = source.forEachPiece(of: rect) { outbox.add($0, $1) }
       outbox.flush()
       return whole
+    }
+    if conversion == .none, let still, row == Int(still.stride) {
+      let (offset, overflow) = row.multipliedReportingOverflow(by: Int(rect.y))
+      if !overflow, outbox.add(still, from: offset, count) {
+        outbox.flush()
+        return true
+      }
     }
     let whole = outbox.add(count) { room in
       guard source.copy(rect, to: room, stride: row) else { return false }

@@ -21,7 +21,7 @@ struct QEMUStage: ~Copyable {
   private let socketRoom: Int
   /// sendfile(2) is not to be had here, and the bytes are sent from their memory: the kernel
   /// refuses it, or somebody has cleared O_NONBLOCK of the socket, without which it would wait.
-  private var copies: Bool
+  private(set) var copies: Bool
   /// Somebody has cleared O_NONBLOCK behind our look at it, and a send waited until the watchdog
   /// interrupted it.
   private(set) var hasWaited = false
@@ -89,38 +89,62 @@ struct QEMUStage: ~Copyable {
   /// call would cost one more call each and leave him the same gap; so whoever has used it once is
   /// sent copies from then on, by calls that have a flag of their own.
   ///
-  /// - Parameter isNonblocking: looks at the flag.
+  /// - Parameters:
+  ///   - most: bytes that may go out; the rest waits.
+  ///   - isNonblocking: looks at the flag.
   /// - Returns: bytes that went out.
   /// - Throws: what ends the connection, such as `EPIPE`; a full socket does not.
   mutating func drain(
-    _ socket: CInt, isNonblocking: (CInt) -> Bool = UnixSocket.isNonblocking
+    _ socket: CInt, most: Int = .max, isNonblocking: (CInt) -> Bool = UnixSocket.isNonblocking
   ) throws(Errno) -> Int {
     var sum = 0
-    if !copies, head < tail, !isNonblocking(socket) { copies = true }
-    while head < tail {
+    if head < tail, sum < most { checkWaiting(socket, isNonblocking: isNonblocking) }
+    while head < tail, sum < most {
       let (refers, pokes) = (!copies, Watchdog.pokes)
-      // It was interrupted, after some bytes or none.
-      defer { if refers, Watchdog.pokes != pokes { (copies, hasWaited) = (true, true) } }
+      defer { if refers { noteWaiting(since: pokes) } }
       do throws(Errno) {
-        let sent = try send(socket)
+        let sent = try send(socket, most: most - sum)
         guard sent > 0 else { break }
         head += UInt64(sent)
         sum += sent
       } catch {
-        switch error.code {
-        case EAGAIN, ENOBUFS, ENOMEM: return sum
-        case EINVAL where !copies, ENOSYS where !copies, EINTR where !copies: copies = true
-        default: throw error
-        }
+        guard try goesOn(after: error) else { return sum }
       }
     }
     if head == tail, let size = ring?.count, size > Self.kept { ring = nil }
     return sum
   }
 
-  private borrowing func send(_ socket: CInt) throws(Errno) -> Int {
+  /// Sees to it that nothing waits in sendfile(2); to be called before it is.
+  mutating func checkWaiting(
+    _ socket: CInt, isNonblocking: (CInt) -> Bool = UnixSocket.isNonblocking
+  ) {
+    if !copies, !isNonblocking(socket) { copies = true }
+  }
+
+  /// Tells whether a sendfile(2) was interrupted, after some bytes or none.
+  ///
+  /// - Parameter pokes: how often the watchdog had interrupted this thread before it.
+  mutating func noteWaiting(since pokes: UInt32) {
+    if Watchdog.pokes != pokes { (copies, hasWaited) = (true, true) }
+  }
+
+  /// What follows from an error of sending: true to try again, from memory; false while the socket
+  /// is full.
+  ///
+  /// - Throws: what ends the connection.
+  mutating func goesOn(after error: Errno) throws(Errno) -> Bool {
+    switch error.code {
+    case EAGAIN, ENOBUFS, ENOMEM: return false
+    case EINVAL where !copies, ENOSYS where !copies, EINTR where !copies: copies = true
+    default: throw error
+    }
+    return true
+  }
+
+  private borrowing func send(_ socket: CInt, most: Int) throws(Errno) -> Int {
     guard let size = ring?.count else { return 0 }
-    let count = min(waiting, size)
+    let count = min(waiting, size, most)
     if copies {
       let bytes = UnsafeRawBufferPointer(start: ring?.address(head), count: count)
       return try UnixSocket.send(socket, bytes, dontWait: true)

@@ -73,6 +73,8 @@ public struct Commit {
   public var pixels: PixelSource
   /// Keeps the memory behind `pixels`.
   public var owner: AnyObject?
+  /// The memory behind `pixels`, where it stays as it is for those who read it by reference.
+  public var still: StillPicture?
   /// What can be imported; nil where there are only copies.
   public var buffer: OfferedBuffer?
   /// The part of `buffer` that the output shows; has the size of `crop`.
@@ -88,14 +90,15 @@ public struct Commit {
   /// Describes a picture; `bufferCrop` is `crop` unless given.
   public init(
     output: Int, crop: Rect, damage: Rect, pixels: PixelSource, owner: AnyObject? = nil,
-    buffer: OfferedBuffer?, bufferCrop: Rect? = nil, lock: Hold?, acquire: SharedFD? = nil,
-    whyCopied: WhyCopied? = nil
+    still: StillPicture? = nil, buffer: OfferedBuffer?, bufferCrop: Rect? = nil, lock: Hold?,
+    acquire: SharedFD? = nil, whyCopied: WhyCopied? = nil
   ) {
     self.output = output
     self.crop = crop
     self.damage = damage
     self.pixels = pixels
     self.owner = owner
+    self.still = still
     self.buffer = buffer
     self.bufferCrop = bufferCrop ?? crop
     self.lock = lock

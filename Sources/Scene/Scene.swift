@@ -80,6 +80,7 @@ public final class Scene {
   public func repoint(_ output: Int, to pixels: PixelSource, owner: AnyObject) {
     self[output]?.commit?.pixels = pixels
     self[output]?.commit?.owner = owner
+    self[output]?.commit?.still = nil
   }
 
   /// An output shows another picture.
@@ -133,6 +134,9 @@ public final class Scene {
 
   /// The guest does not wait for a lock any longer.
   public func expire(_ lock: Hold) { for sink in sinks { sink.expired(lock) } }
+
+  /// Has the sinks find out what was read meanwhile, before somebody looks at its locks.
+  public func reviewLocks() { for sink in sinks { sink.reviewLocks() } }
 
   /// Lets the sinks pull what was committed.
   public func publish() {

@@ -48,6 +48,10 @@ public protocol Sink: AnyObject {
   /// Whether somebody on the sink's side has a buffer on screen, though the scene may show another
   /// picture by now.
   func shows(_ buffer: OfferedBuffer) -> Bool
+
+  /// Somebody is about to look whether locks are free that only this sink can tell of, such as those
+  /// of a ``StillPicture``: unlocks what was read.
+  func reviewLocks()
 }
 
 extension Sink {
@@ -59,6 +63,8 @@ extension Sink {
   public func expired(_ lock: Hold) {}
   /// Nobody: the sink keeps no frames.
   public func shows(_ buffer: OfferedBuffer) -> Bool { false }
+  /// Does nothing: the sink tells by itself.
+  public func reviewLocks() {}
 }
 
 /// Some of the outputs, from 0 to 63.

@@ -141,7 +141,7 @@ extension GPUDevice {
     guard resource.layout.width <= Self.largestCursor, resource.layout.height <= Self.largestCursor
     else { return nil }
     // A resource that nothing was transferred to is transparent.
-    guard let pixels = picture(of: resource)?.pixels else { throw .outOfMemory }
+    guard let pixels = newestPixels(of: resource) else { throw .outOfMemory }
     return pixels
   }
 

@@ -110,6 +110,10 @@ public final class GPUDevice {
     loop.everyTurn { [unowned self] in finishTurn() }
     budget.onShortage = { [unowned self] in renderer?.giveMemoryBack() ?? false }
     scene.outOfMemory = { [unowned self] in _ = refuse(.copies) }
+    budget.reclaim = { [weak self] in
+      guard let self else { return }
+      for resource in resources.values { resource.snapshots.dropSpares() }
+    }
     holds.onExpiry = { [scene] in scene.expire($0) }
   }
 
@@ -150,7 +154,7 @@ extension GPUDevice {
   func serve(_ queue: VirtioQueue) {
     var left = Self.batch
     let deadline = Clock.now &+ Self.longestTurn
-    guard finishTransfer(on: queue, by: deadline) else { return queue.kickAgain() }
+    guard finishTransfer(by: deadline) else { return queue.kickAgain() }
     queue.ring.disableNotifications()
     repeat {
       while left > 0, let chain = queue.pop() {

@@ -8,17 +8,51 @@ final class HostBudget {
   /// Gives up something that is paid for and that nobody here needs; false where there is nothing.
   var onShortage: () -> Bool = { false }
 
+  /// Gives back what can be done without; called before anything is refused.
+  var reclaim: (() -> Void)?
+  /// Files that pictures are in at present.
+  private var files = 0
+
+  /// Most of them: each takes a descriptor.
+  static let mostFiles = 64
+
   init(limit: UInt64) { self.limit = limit }
+
+  /// Whether bytes could be taken now.
+  func hasRoom(_ bytes: UInt64) -> Bool { used <= limit && bytes <= limit &- used }
 
   /// Takes bytes for as long as the share lives; nil over budget.
   func take(_ bytes: UInt64) -> HostShare? {
     guard bytes <= limit else { return nil }
-    while used > limit &- bytes { if !onShortage() { return nil } }
+    if !hasRoom(bytes) { reclaim?() }
+    while !hasRoom(bytes) { if !onShortage() { return nil } }
+    return takeSpare(bytes)
+  }
+
+  /// The same for what can be done without: nobody has to give anything back for it.
+  func takeSpare(_ bytes: UInt64) -> HostShare? {
+    guard hasRoom(bytes) else { return nil }
     used &+= bytes
     return HostShare(self, bytes)
   }
 
+  /// The right to have a file for as long as it lives; nil when there are enough.
+  func takeFile() -> HostFile? { files < Self.mostFiles ? HostFile(self) : nil }
+
   fileprivate func giveBack(_ bytes: UInt64) { used &-= bytes }
+  fileprivate func count(_ change: Int) { files += change }
+}
+
+/// One of the files of a ``HostBudget``.
+final class HostFile {
+  private let budget: HostBudget
+
+  fileprivate init(_ budget: HostBudget) {
+    self.budget = budget
+    budget.count(1)
+  }
+
+  deinit { budget.count(-1) }
 }
 
 /// A part of a ``HostBudget``, given back with its last holder.

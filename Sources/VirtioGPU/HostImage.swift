@@ -1,31 +1,72 @@
 import Buffers
 import Glibc
+import Linux
 import Pixels
+import Scene
 
-/// A picture in host memory: the snapshot that TRANSFER_TO_HOST_2D makes.
+/// A picture in host memory: a snapshot that TRANSFER_TO_HOST_2D makes.
+///
+/// One of 1 MiB and more is in a file, so that displays can send it by reference.
 final class HostImage {
   let layout: PixelLayout
-  private let memory: UnsafeMutableRawPointer
   let pixels: PixelSource
+  /// Its file; nil where it is small, or no file is to be had.
+  let still: StillPicture?
+  /// The part that it lacks of what the guest has transferred.
+  var stale = Rect(width: 0, height: 0)
+  private let base: UnsafeMutableRawPointer
+  private let share: HostShare
+
+  /// Smaller ones are copied as fast as they are sent by reference.
+  private static let worthFile = 1 << 20
 
   /// A black picture; nil when there is no memory for it.
-  init?(width: UInt32, height: UInt32, fourcc: FourCC) {
+  ///
+  /// - Parameter share: pays for it, for as long as anybody has it.
+  init?(width: UInt32, height: UInt32, fourcc: FourCC, _ budget: HostBudget, _ share: HostShare) {
     let (stride, wide) = width.multipliedReportingOverflow(by: 4)
     layout = PixelLayout(width: width, height: height, stride: stride, fourcc: fourcc)
-    guard !wide, let size = Int(exactly: layout.size), size > 0,
-      let memory = calloc(1, size)
-    else { return nil }
-    self.memory = memory
-    guard
-      let pixels = PixelSource(layout: layout, spans: [HostSpan(base: memory, count: size)])
+    guard !wide, let size = Int(exactly: layout.size), size > 0 else { return nil }
+    self.share = share
+    still = size >= Self.worthFile ? Self.file(size, stride, budget, share) : nil
+    guard let base = still?.base ?? calloc(1, size) else { return nil }
+    self.base = base
+    guard let pixels = PixelSource(layout: layout, spans: [HostSpan(base: base, count: size)])
     else {
-      free(memory)
+      if still == nil { free(base) }
       return nil
     }
     self.pixels = pixels
   }
 
-  deinit { free(memory) }
+  deinit { if still == nil { free(base) } }
+
+  /// Memory in a file; nil where there are enough of those, or the kernel has none.
+  private static func file(
+    _ size: Int, _ stride: UInt32, _ budget: HostBudget, _ share: HostShare
+  ) -> StillPicture? {
+    guard let file = budget.takeFile() else { return nil }
+    do throws(Errno) {
+      let fd = SharedFD(try MemFD.create("pinhole-picture", size: size))
+      let mapping = try Mapping(fd: fd.raw, offset: 0, count: size, writable: true)
+      return StillPicture(fd, mapping, stride: stride, keeper: Keeper(share: share, file: file))
+    } catch {
+      return nil
+    }
+  }
+
+  private final class Keeper {
+    private let share: HostShare
+    private let file: HostFile
+
+    init(share: HostShare, file: HostFile) {
+      self.share = share
+      self.file = file
+    }
+  }
+
+  /// Somebody reads it by reference: it must not be written.
+  var isRead: Bool { still?.isRead ?? false }
 
   /// Copies a rectangle of the same place from another picture of the same size.
   func copy(_ rect: Rect, from source: PixelSource) {
@@ -49,6 +90,6 @@ final class HostImage {
   }
 
   private func address(_ x: UInt32, _ y: UInt32) -> UnsafeMutableRawPointer {
-    memory + Int(y) * Int(layout.stride) + Int(x) * 4
+    base + Int(y) * Int(layout.stride) + Int(x) * 4
   }
 }

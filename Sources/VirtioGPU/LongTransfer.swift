@@ -31,8 +31,7 @@ final class LongTransfer {
     self.isSnapshot = isSnapshot
     self.offset = isSnapshot ? 0 : offset
     self.rect =
-      isSnapshot
-      ? Rect(x: 0, y: 0, width: resource.layout.width, height: resource.layout.height) : rect
+      isSnapshot ? resource.whole : rect
   }
 
   /// All of a resource, from its pages.
@@ -48,15 +47,13 @@ final class LongTransfer {
     let step = UInt32(clamping: max(1, Self.part / max(1, UInt64(rect.width) &* 4)))
     do throws(GPUError) {
       repeat {
-        let height = min(step, rect.height - rows)
-        let part = Rect(x: rect.x, y: rect.y + rows, width: rect.width, height: height)
-        if isSnapshot {
-          try resource.snapshot(part)
-        } else {
-          let start = offset &+ UInt64(rows) &* UInt64(resource.layout.stride)
-          try resource.transfer(part, offset: start)
-        }
-        rows += height
+        let rest = rect.dropping(rows: rows)
+        try resource.prepare(rest)
+        guard resource.snapshots.catchUp(before: rest, bytes: Self.part) else { continue }
+        let part = rest.first(rows: step)
+        let start = offset &+ UInt64(rows) &* UInt64(resource.layout.stride)
+        resource.write(part, offset: isSnapshot ? nil : start)
+        rows += part.height
       } while rows < rect.height && Clock.now < deadline
     } catch {
       done(.error(error))
@@ -70,9 +67,13 @@ final class LongTransfer {
 }
 
 extension GPUDevice {
-  /// Goes on with a transfer that was begun in an earlier turn; false while it is not done.
-  func finishTransfer(on queue: VirtioQueue, by deadline: UInt64) -> Bool {
-    guard let (transfer, its) = longTransfer, its === queue else { return true }
+  /// Goes on with a transfer that was begun in an earlier turn, of either queue: there is one at a
+  /// time, and the other queue's requests wait for it too.
+  ///
+  /// - Parameter queue: only if the transfer is this one's.
+  /// - Returns: false while it is not done.
+  func finishTransfer(on queue: VirtioQueue? = nil, by deadline: UInt64) -> Bool {
+    guard let (transfer, its) = longTransfer, queue == nil || its === queue else { return true }
     guard transfer.go(until: deadline) else { return false }
     longTransfer = nil
     return true
@@ -88,7 +89,7 @@ extension GPUDevice {
     then rest: @escaping () throws(GPUError) -> Outcome
   ) -> Outcome? {
     guard resource.layout.size > LongTransfer.least, resource.guestPixels != nil,
-      (try? resource.ensureImage()) != nil
+      (try? prepare(resource, resource.whole)) != nil
     else { return nil }
     // Younger fences of its timeline wait meanwhile, as requests of its queue do.
     fences.add(exchange)

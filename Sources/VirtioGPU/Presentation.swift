@@ -22,20 +22,45 @@ extension GPUDevice {
     }
   }
 
-  /// The pixels to show, and who keeps the memory behind them; nil when there is no memory for a
-  /// snapshot.
-  func picture(of resource: Resource) -> (pixels: PixelSource, owner: AnyObject)? {
+  /// The pixels to show, and who keeps the memory behind them: the guest's pages, or what was in its
+  /// snapshot at the last flush. Nil when there is no memory for a snapshot.
+  private func picture(of resource: Resource) -> (pixels: PixelSource, owner: AnyObject)? {
     if showsDirectly(resource), let pixels = resource.guestPixels, let backing = resource.backing {
+      resource.snapshots.hide()
       return (pixels, backing)
     }
+    if resource.snapshots.shown == nil, newestSnapshot(of: resource) == nil { return nil }
+    return resource.snapshots.show().map { ($0.pixels, $0) }
+  }
+
+  /// The pixels that the guest has given last, whether it has flushed them or not; nil when there is
+  /// no memory for them.
+  func newestPixels(of resource: Resource) -> PixelSource? {
+    if showsDirectly(resource), let pixels = resource.guestPixels { return pixels }
+    return newestSnapshot(of: resource)?.pixels
+  }
+
+  private func newestSnapshot(of resource: Resource) -> HostImage? {
     do throws(GPUError) {
       if resource.imageIsStale, !resource.isIrregular { try resource.snapshot() }
-      let image = try resource.ensureImage()
-      return (image.pixels, image)
+      return try resource.ensureImage()
     } catch {
       _ = refuse(.memory)
       return nil
     }
+  }
+
+  /// To be called before a rectangle of a snapshot is written: finds out who reads which.
+  func prepare(_ resource: Resource, _ rect: Rect) throws(GPUError) {
+    if resource.snapshots.isRead { scene.reviewLocks() }
+    try resource.prepare(rect)
+  }
+
+  /// What is shown of a snapshot, for those who send it by reference.
+  private func still(of resource: Resource, _ owner: AnyObject) -> StillPicture? {
+    guard owner === resource.snapshots.shown else { return nil }
+    if resource.snapshots.isRead { scene.reviewLocks() }
+    return resource.snapshots.still()
   }
 
   /// What an output shows, where in it, and who keeps the memory behind it; nil where nothing can
@@ -82,7 +107,8 @@ extension GPUDevice {
       Commit(
         output: scanout.index, crop: crop,
         damage: isWhole ? scanout.everything : damage, pixels: pixels, owner: owner,
-        buffer: buffer, lock: lock ?? (owner as? FrameKeeper)?.lock,
+        still: still(of: resource, owner), buffer: buffer,
+        lock: lock ?? (owner as? FrameKeeper)?.lock,
         whyCopied: !isDirect && isWanted
           ? isRendered ? whyRenderedIsCopied(scanout) : whyCopied(resource) : nil))
   }
@@ -90,12 +116,16 @@ extension GPUDevice {
   /// What is on screen of a resource lies elsewhere from now on, and looks the same.
   func repoint(_ resource: Resource) {
     for scanout in scanouts where scanout.resource === resource && scanout.hasPicture {
-      if let (pixels, _, owner) = source(of: scanout) {
-        scene.repoint(scanout.index, to: pixels, owner: owner)
-      } else {
-        scene.invalidate(scanout.index)
-      }
+      repoint(scanout)
     }
+  }
+
+  /// What an output shows lies elsewhere from now on, and looks the same.
+  func repoint(_ scanout: Scanout) {
+    guard let (pixels, _, owner) = source(of: scanout) else {
+      return scene.invalidate(scanout.index)
+    }
+    scene.repoint(scanout.index, to: pixels, owner: owner)
   }
 
   /// Shows all of a resource again wherever it is on screen.

@@ -29,8 +29,8 @@ final class Resource {
   var mayRecover = false
   /// The pixels in the guest's pages, nil where those do not hold a whole picture.
   private(set) var guestPixels: PixelSource?
-  /// The snapshot.
-  private(set) var image: HostImage?
+  /// What transfers made of it in host memory.
+  var snapshots: Snapshots
   /// Whether transfers were not copied because the pages themselves were shown.
   var imageIsStale = false
   /// The dma-buf over the guest's pages, while it is shown.
@@ -66,6 +66,7 @@ final class Resource {
   init?(id: UInt32, width: UInt32, height: UInt32, fourcc: FourCC, _ budget: HostBudget) {
     self.id = id
     self.budget = budget
+    snapshots = Snapshots(budget)
     kind = .image2D
     let stride = width.multipliedReportingOverflow(by: 4)
     layout = PixelLayout(
@@ -79,6 +80,7 @@ final class Resource {
   init(id: UInt32, blobSize: UInt64, _ budget: HostBudget) {
     self.id = id
     self.budget = budget
+    snapshots = Snapshots(budget)
     kind = .guestBlob(size: blobSize)
     layout = PixelLayout(width: 0, height: 0, stride: 0, fourcc: .xrgb8888)
   }
@@ -93,6 +95,7 @@ final class Resource {
   ) {
     self.id = id
     self.budget = budget
+    snapshots = Snapshots(budget)
     self.share = share
     kind = .rendered(shape)
     layout = PixelLayout(
@@ -159,7 +162,7 @@ final class Resource {
     detach()
     lost = remembered
     guard wereShown else { return }
-    image = nil
+    snapshots.removeAll()
     imageIsStale = false
     if isBlob { share = nil }
   }
@@ -171,7 +174,7 @@ final class Resource {
     lost = remembered
     guard let back else { return false }
     attach(back)
-    if image == nil { imageIsStale = true }
+    if snapshots.image == nil { imageIsStale = true }
     return true
   }
 
@@ -182,45 +185,69 @@ final class Resource {
     obstacle = nil
     guestPixels = backing?.pixels(new)
     copyReason = nil
-    image = nil
+    snapshots.removeAll()
     share = nil
     return true
+  }
+
+  /// To be called before a rectangle of the snapshot is written, so that nobody reads what changes.
+  func prepare(_ rect: Rect) throws(GPUError) {
+    try ensureImage()
+    try snapshots.prepare(rect)
   }
 
   /// Copies a rectangle from the guest's pages into the snapshot, as TRANSFER_TO_HOST_2D does.
   ///
   /// - Parameter offset: where the rectangle's first pixel is in the pages, in bytes.
   func transfer(_ rect: Rect, offset: UInt64) throws(GPUError) {
-    let image = try ensureImage()
-    if let source = guestPixels {
-      image.transfer(rect, from: source, offset: offset)
-    } else if let source = backing?.pixels(.init(width: 0, height: 0, stride: 0, fourcc: .xrgb8888))
-    {
-      image.transfer(rect, from: source, offset: offset)
-    }
+    try prepare(rect)
+    _ = snapshots.catchUp(before: rect)
+    write(rect, offset: offset)
   }
 
   /// Makes the snapshot equal to the guest's pages.
   func snapshot() throws(GPUError) {
     guard guestPixels != nil else { return }
-    try snapshot(Rect(x: 0, y: 0, width: layout.width, height: layout.height))
+    try prepare(whole)
+    write(whole, offset: nil)
     imageIsStale = false
   }
 
-  /// Makes a part of the snapshot equal to the guest's pages.
-  func snapshot(_ part: Rect) throws(GPUError) {
-    guard let source = guestPixels else { return }
-    try ensureImage().copy(part, from: source)
+  /// All of it, in pixels.
+  var whole: Rect { Rect(width: layout.width, height: layout.height) }
+
+  /// Copies a rectangle from the guest's pages, if there are any, into a snapshot that is prepared.
+  ///
+  /// - Parameter offset: where the rectangle's first pixel is in the pages, in bytes; nil where the
+  ///   picture has it.
+  func write(_ rect: Rect, offset: UInt64?) {
+    guard let image = snapshots.image else { return }
+    if let offset {
+      let bytes = PixelLayout(width: 0, height: 0, stride: 0, fourcc: .xrgb8888)
+      guard let source = guestPixels ?? backing?.pixels(bytes) else { return }
+      image.transfer(rect, from: source, offset: offset)
+    } else {
+      guard let source = guestPixels else { return }
+      image.copy(rect, from: source)
+    }
+    snapshots.wrote(rect)
+  }
+
+  /// The guest has no way to draw into it any more: what is shown stays as it is, and pays for itself.
+  func settle() {
+    snapshots.settle()
+    share = nil
   }
 
   @discardableResult
   func ensureImage() throws(GPUError) -> HostImage {
-    if let image { return image }
+    if let image = snapshots.image { return image }
     if share == nil { share = budget.take(layout.size) }
-    guard share != nil,
-      let made = HostImage(width: layout.width, height: layout.height, fourcc: layout.fourcc)
+    guard let share,
+      let made = HostImage(
+        width: layout.width, height: layout.height, fourcc: layout.fourcc, budget, share)
     else { throw .outOfMemory }
-    image = made
+    snapshots.begin(with: made)
     return made
   }
 }

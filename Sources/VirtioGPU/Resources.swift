@@ -113,6 +113,7 @@ extension GPUDevice {
     let isShown = resource.scanouts > 0
     resource.detach()
     if isShown { repoint(resource) }
+    if reason == .destroyed { resource.settle() }
     guard resource.exported != nil || resource.revocations > 0 else { return .done }
     let answer = answerLater(exchange)
     let hold = Hold { answer.send(.ok) }
@@ -150,10 +151,10 @@ extension GPUDevice {
   ) throws(GPUError) -> Outcome {
     // Transfers that were skipped while the pages were shown directly are made up for here.
     let isSnapshot = resource.imageIsStale && !resource.isIrregular
-    let bytes =
-      isSnapshot ? resource.layout.size : UInt64(rect.width) &* UInt64(rect.height) &* 4
+    let part = isSnapshot ? resource.whole : rect
+    try prepare(resource, part)
+    let bytes = part.area &* 4 &+ resource.snapshots.owed(before: part)
     if bytes > LongTransfer.least {
-      try resource.ensureImage()
       let answer = answerLater(exchange)
       let transfer = LongTransfer(resource, rect, offset: offset, isSnapshot: isSnapshot) {
         answer.send($0)

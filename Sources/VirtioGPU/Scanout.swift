@@ -35,7 +35,11 @@ final class Scanout {
       || part.height != rect.height
     resource?.scanouts -= 1
     new?.scanouts += 1
-    if resource !== new { hasPicture = hasPicture && new != nil }
+    if resource !== new {
+      hasPicture = hasPicture && new != nil
+      // What no output shows can be written into.
+      if let resource, resource.scanouts == 0 { resource.snapshots.hide() }
+    }
     if resource !== new || part != rect {
       isNew = true
       rendering.leave(isOver: resized || new?.shape == nil)

@@ -105,14 +105,26 @@ extension GPUDevice {
 
   private func showFlushed(_ resource: Resource, _ rect: Rect, _ exchange: Exchange) -> Outcome {
     let hold = exchange.header.isFenced && wantsBuffers ? makeHold(exchange) : nil
+    // What was transferred until now, and no more, is shown until the next flush.
+    resource.snapshots.hide()
     var isSeen = false
+    var isPassedOver = false
     for scanout in scanouts where scanout.resource === resource {
-      guard let seen = rect.intersection(scanout.rect) else { continue }
+      guard let seen = rect.intersection(scanout.rect) else {
+        isPassedOver = true
+        continue
+      }
       isSeen = true
       let damage = Rect(
         x: seen.x - scanout.rect.x, y: seen.y - scanout.rect.y, width: seen.width,
         height: seen.height)
       present(scanout, damage, lock: hold)
+    }
+    if isPassedOver {
+      // Nobody is shown what the guest may write into from now on.
+      for scanout in scanouts where scanout.resource === resource && scanout.hasPicture {
+        if rect.intersection(scanout.rect) == nil { repoint(scanout) }
+      }
     }
     if isSeen { postponeTick() }
     guard let hold else { return .done }

@@ -2,7 +2,6 @@ import ArgumentParser
 import Command
 import Doctor
 import Monitoring
-import Rendering
 
 /// `pinhole doctor`: what a guest would get on this machine.
 struct Doctor: ParsableCommand {
@@ -37,9 +36,7 @@ struct Doctor: ParsableCommand {
 
   func run() throws {
     let qemu = try pid.map { try QEMUFacts(pid: $0) }
-    let node = renderNode.map {
-      RenderNodeFacts($0 == "auto" ? RenderNode.first ?? "/dev/dri/renderD128" : $0)
-    }
+    let node = renderNode.map { RenderNodeFacts($0) }
     let report = DoctorReport(.here(), qemu: qemu, node: node)
     if json {
       print(report.json.text)

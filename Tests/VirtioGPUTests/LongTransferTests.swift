@@ -125,4 +125,19 @@ import Testing
     #expect(try bench.inDevice { device, _ in device.longTransfer == nil })
     try bench.driver.perform(.getDisplayInfo)
   }
+
+  /// No driver does so, and each request is answered all the same.
+  @Test func eachQueueMayHaveOne() throws {
+    let (bench, buffer) = try bench()
+    try buffer.show()
+    var answered = 0
+    for round in 0..<6 {
+      var command = GPUCommand.transferToHost2D(1, buffer.bounds, offset: 0)
+      if round % 2 == 1 { command.queue = .cursor }
+      try bench.driver.send(command) { if $0.response.isOK { answered += 1 } }
+    }
+    try bench.driver.drain()
+    #expect(answered == 6)
+    #expect(try bench.inDevice { device, _ in device.longTransfer == nil })
+  }
 }
