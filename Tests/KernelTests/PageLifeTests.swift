@@ -159,7 +159,7 @@ struct PageLifeTests {
   /// What such a consumer has on its screen is not unused, though the guest has left it long since.
   @Test func whatIsStillOnAScreenIsNotTakenAwayAsUnused() throws {
     // Nobody is late, and no flush waits for an answer.
-    let scene = try scene("--hold-deadline", "20000")
+    let scene = try scene("--hold-deadline", "10000")
     try flipAway(scene)
     try scene.settle()
     try scene.send(.unref(1), .unref(2))

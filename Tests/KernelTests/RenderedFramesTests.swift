@@ -104,6 +104,9 @@ struct RenderedFramesTests {
     let drivers = (128..<192).compactMap { RenderNode.driver(of: "/dev/dri/renderD\($0)") }
     let draws = drivers.contains { !["vgem", "vkms", "virtio_gpu"].contains($0) }
     let pinhole = try PinholeProcess(["--3d"])
+    // It listens before it says so.
+    let deadline = Clock.now + 60_000_000_000
+    while !pinhole.log.contains("serves on"), Clock.now < deadline { usleep(10_000) }
     #expect(pinhole.log.contains("3D by virgl on"), "\(pinhole.log)")
     if !draws {
       #expect(RenderNode.first == nil, "\(drivers)")
