@@ -193,9 +193,9 @@ struct PageLifeTests {
       }
     }
     try listen { frames.count == 2 }
-    // Both are looked at each time; 200 times without being shown are enough to be let go.
+    // Both are looked at each time; 200 times 5 ms without being shown are enough to be let go.
     let before = try scene.pinhole.counters()["checks"] ?? 0
-    #expect(try scene.pinhole.waits { ($0["checks"] ?? 0) > before + 900 })
+    #expect(try scene.pinhole.waits { ($0["checks"] ?? 0) > before + 500 })
     while let event = try slow.next(timeout: 0) {
       if case .bufferRemoved(let name, let reason) = event {
         Issue.record("buffer \(name) was removed: \(reason)")
