@@ -19,6 +19,9 @@ public final class CopyMemory {
   /// Nanoseconds before a piece is used again: consumers may show the old picture until they get
   /// the next one.
   static let rest: UInt64 = 100_000_000
+  /// Pieces that may rest at a time, each with a descriptor: a guest that changes its mode thousands
+  /// of times a second has them used again sooner.
+  static let mostResting = 32
   private var spare: [(piece: Piece, since: UInt64)] = []
 
   /// Makes a budget; memory comes when it is needed.
@@ -60,7 +63,8 @@ public final class CopyMemory {
   /// - Throws: `ENOMEM` over the limit, and errors of memfd_create(2).
   func take(_ bytes: Int) throws(Errno) -> Use {
     let need = UInt64(bytes)
-    if let old = reuse(need, restedAt: Clock.now) { return old }
+    let isCrowded = spare.count >= Self.mostResting
+    if let old = reuse(need, restedAt: isCrowded ? .max : Clock.now) { return old }
     // What others may still have is not let go for a piece that cannot be had in any case.
     let inUse = used - spare.reduce(0) { $0 + $1.piece.paid }
     guard need <= limit, inUse <= limit - need else { throw Errno(ENOMEM, "memfd_create") }

@@ -111,4 +111,11 @@ import Testing
     #expect(try inode(try memory.take(page)) == first)
     #expect(memory.used == UInt64(16 * page))
   }
+
+  /// Pieces rest before they are used again, which must not take a descriptor for each picture.
+  @Test func picturesThatComeAndGoQuicklyTakeFewPieces() throws {
+    let memory = CopyMemory()
+    for _ in 0..<1000 { _ = try memory.take(page) }
+    #expect(memory.used <= UInt64((CopyMemory.mostResting + 1) * page))
+  }
 }
