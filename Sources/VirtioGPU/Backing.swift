@@ -90,9 +90,11 @@ final class Backing: CustomStringConvertible {
     return (moved, inside)
   }
 
-  /// The runs as `offset+length` in bytes of their file, separated by commas.
+  /// The runs as `offset+length` in bytes of their file, separated by commas; the offset alone for
+  /// a page of 4 KiB, so that a line of the log has room for a picture in single pages.
   var description: String {
-    ranges.map { "\($0.offset)+\($0.count)" }.joined(separator: ",")
+    ranges.map { $0.count == 4096 ? "\($0.offset)" : "\($0.offset)+\($0.count)" }
+      .joined(separator: ",")
   }
 }
 

@@ -20,7 +20,7 @@ struct GuestUdmabuf: ParsableCommand {
   @Option(help: "Process id of QEMU.")
   var pid: Int32
 
-  @Option(help: "The picture's pages as OFFSET+LENGTH,…, in bytes of the memfd.")
+  @Option(help: "The picture's pages as OFFSET[+LENGTH],…, in bytes of the memfd; 4096 if no length.")
   var pages: PageList
 
   @Option(help: "Size of the picture in pixels, 4 bytes each, rows without gaps.")
@@ -75,9 +75,9 @@ struct PageList: ExpressibleByArgument {
     var runs: [PageSpan] = []
     for part in argument.split(separator: ",") {
       let numbers = part.split(separator: "+").map { UInt64($0) }
-      guard numbers.count == 2, let offset = numbers[0], let count = numbers[1], count > 0 else {
-        return nil
-      }
+      guard (1...2).contains(numbers.count), let offset = numbers[0],
+        let count = numbers.count == 2 ? numbers[1] : 4096, count > 0
+      else { return nil }
       runs.append(PageSpan(offset: offset, count: count))
     }
     guard !runs.isEmpty else { return nil }
