@@ -20,7 +20,7 @@ struct GuestUdmabuf: ParsableCommand {
   @Option(help: "Process id of QEMU.")
   var pid: Int32
 
-  @Option(help: "The picture's pages as OFFSET[+LENGTH],…, in bytes of the memfd; 4096 if no length.")
+  @Option(help: "The pages as OFFSET[+LENGTH],…, in bytes of the memfd; 4096 without a length.")
   var pages: PageList
 
   @Option(help: "Size of the picture in pixels, 4 bytes each, rows without gaps.")
