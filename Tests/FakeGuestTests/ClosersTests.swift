@@ -84,7 +84,7 @@ import Testing
       // Who had it wait is known afterwards too.
       guard Closers.isStuck(stranger), !Closers.isStuck(friend) else { exit(3) }
       withExtendedLifetime(waiting) {}
-      exit(7)
+      _exit(7)
     }
   }
 
@@ -113,7 +113,7 @@ import Testing
       guard !Closers.isCrowded, !Closers.isStuck(flooder) else { exit(3) }
       listener.stop()
       withExtendedLifetime((waiting, end.raw)) {}
-      exit(7)
+      _exit(7)
     }
   }
 
@@ -139,7 +139,7 @@ import Testing
       alarm(60)
       var isRefused = false
       do { _ = try consumer.next(timeout: 0) } catch { isRefused = true }
-      exit(isRefused ? 7 : 3)
+      _exit(isRefused ? 7 : 3)
     }
   }
 
