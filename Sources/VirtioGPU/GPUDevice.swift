@@ -108,12 +108,11 @@ public final class GPUDevice {
       scene.publish()
     }
     loop.everyTurn { [unowned self] in finishTurn() }
-    budget.onShortage = { [unowned self] in renderer?.giveMemoryBack() ?? false }
+    budget.givers = [
+      { [unowned self] in resources.values.contains { $0.snapshots.dropSpares() } },
+      { [unowned self] in renderer?.giveMemoryBack() ?? false },
+    ]
     scene.outOfMemory = { [unowned self] in _ = refuse(.copies) }
-    budget.reclaim = { [weak self] in
-      guard let self else { return }
-      for resource in resources.values { resource.snapshots.dropSpares() }
-    }
     holds.onExpiry = { [scene] in scene.expire($0) }
   }
 

@@ -5,11 +5,9 @@ final class HostBudget {
   let limit: UInt64
   /// Bytes that are taken at present.
   private(set) var used: UInt64 = 0
-  /// Gives up something that is paid for and that nobody here needs; false where there is nothing.
-  var onShortage: () -> Bool = { false }
-
-  /// Gives back what can be done without; called before anything is refused.
-  var reclaim: (() -> Void)?
+  /// Each gives up something that is paid for and that nobody here needs, the first first, before
+  /// anything is refused; false where it has nothing left.
+  var givers: [() -> Bool] = []
   /// Files that pictures are in at present.
   private var files = 0
 
@@ -24,8 +22,7 @@ final class HostBudget {
   /// Takes bytes for as long as the share lives; nil over budget.
   func take(_ bytes: UInt64) -> HostShare? {
     guard bytes <= limit else { return nil }
-    if !hasRoom(bytes) { reclaim?() }
-    while !hasRoom(bytes) { if !onShortage() { return nil } }
+    while !hasRoom(bytes) { guard givers.contains(where: { $0() }) else { return nil } }
     return takeSpare(bytes)
   }
 

@@ -153,12 +153,15 @@ struct Snapshots {
 
   // MARK: Giving memory back
 
-  /// Lets go what can be done without.
-  mutating func dropSpares() {
+  /// Lets go what can be done without; whether there was any.
+  @discardableResult
+  mutating func dropSpares() -> Bool {
     // One that a socket refers to must not be the only one.
-    guard !isRead else { return }
+    guard !isRead else { return false }
+    let before = spares.count
     spares.removeAll { $0 !== shown }
     if spares.isEmpty { shown?.still?.isStill = false }
+    return spares.count < before
   }
 
   /// Nothing will be written any more: what is shown stays as it is.

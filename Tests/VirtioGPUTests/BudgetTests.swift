@@ -24,7 +24,7 @@ import Testing
   @Test func whatLiesIdleMakesRoom() {
     let budget = HostBudget(limit: 10)
     var idle = [budget.take(3), budget.take(3)]
-    budget.onShortage = { idle.popLast() != nil }
+    budget.givers = [{ false }, { idle.popLast() != nil }]
     let first = budget.take(4)
     #expect(first != nil && idle.count == 2 && budget.used == 10)
     #expect(budget.take(11) == nil && idle.count == 2, "that is too much in any case")
