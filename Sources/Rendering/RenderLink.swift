@@ -256,7 +256,9 @@ package final class RenderLink {
 
   private func served(_ events: EventLoop.Events) {
     if events.contains(.writable) { flush() }
-    for _ in 0..<Self.batch where !isOver {
+    for turn in 0..<Self.batch where !isOver {
+      // Not asked in vain: whoever says more than was asked is read at the next turn.
+      if turn > 0, isReady, unanswered == 0 { break }
       guard receive() else { break }
     }
     if !isOver, !outgoing.isEmpty { flush() }
