@@ -32,6 +32,9 @@ public final class HoldQueue {
   /// Holds that still wait for their consumers.
   public var pending: Int { entries.count { $0.hold.isPending } }
 
+  /// When the first hold expires unless it is released before, `.max` without one.
+  package var nextExpiry: UInt64 { next }
+
   /// Watches a pending hold; one that is released already is ignored.
   public func add(_ hold: Hold) {
     guard hold.isPending else { return }

@@ -145,9 +145,16 @@ public final class EventLoop {
     timers.removeAll { $0.toOpaque() == Unmanaged.passUnretained(timer).toOpaque() }
   }
 
+  /// When the next timer runs out, in nanoseconds of ``Clock``; `.max` without one.
+  ///
+  /// Tests of deadlines look at it, so that they need not measure how long something took.
+  package var nextDue: UInt64 {
+    timers.reduce(UInt64.max) { min($0, $1.takeUnretainedValue().due) }
+  }
+
   /// The time until the next timer is due, in milliseconds rounded up, if that is sooner.
   private func wait(_ timeout: CInt) -> CInt {
-    let due = timers.reduce(UInt64.max) { min($0, $1.takeUnretainedValue().due) }
+    let due = nextDue
     guard due < .max else { return timeout }
     let now = Clock.now
     let left = due > now ? (due - now) / 1_000_000 + 1 : 0

@@ -60,6 +60,21 @@ import Testing
     #expect(HoldQueue.defaultDeadline == 40_000_000, "Linux guests give up after 50 ms")
   }
 
+  /// Whatever a machine's pace: the timer is set to the deadline, and to no multiple of it.
+  @Test func theTimerIsSetToTheDeadline() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop)
+    #expect(loop.nextDue == .max)
+    let before = Clock.now
+    let hold = Hold {}
+    queue.add(hold)
+    let after = Clock.now
+    #expect((before + 40_000_000...after + 40_000_000).contains(loop.nextDue))
+    queue.shorten(hold, to: before + 16_000_000)
+    #expect(loop.nextDue <= max(before + 16_000_000, Clock.now + 1))
+    #expect(queue.nextExpiry == before + 16_000_000)
+  }
+
   /// Turns a loop until something is so; fails rather than hang.
   private func turn(_ loop: EventLoop, until condition: () -> Bool) throws {
     let deadline = Clock.now + 20_000_000_000

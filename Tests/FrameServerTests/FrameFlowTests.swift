@@ -92,6 +92,24 @@ import Testing
     #expect(frames.first?.isFull == false)
   }
 
+  /// Behind guest pages a guest waits, behind copies nobody: these are its consumer's ten times as
+  /// long.
+  @Test(arguments: [(.guestPages, 1), (.copy, 10)] as [(OfferedBuffer.Memory, UInt64)])
+  func aFrameIsLateAfterTheHoldDeadline(_ memory: OfferedBuffer.Memory, _ times: UInt64) throws {
+    let deadline: UInt64 = 600_000_000_000
+    let bench = try FrameBench { $0.holdDeadline = deadline }
+    bench.enable()
+    let consumer = try bench.consumer()
+    #expect(bench.loop.nextDue == .max)
+    let before = Clock.now
+    try bench.show(try FakeBuffer(1, memory: memory))
+    try bench.turn()
+    let after = Clock.now
+    let due = before + times * deadline...after + times * deadline
+    #expect(due.contains(bench.loop.nextDue))
+    withExtendedLifetime(consumer) {}
+  }
+
   @Test func aConsumerPastItsDeadlineHoldsNothing() throws {
     let bench = try FrameBench { $0.holdDeadline = 1_000_000 }
     bench.enable()

@@ -86,6 +86,23 @@ import Testing
     #expect(frame.damage == [Rect(x: 0, y: 0, width: 64, height: 32)] && frame.hasSkipped)
   }
 
+  @Test func aConsumerHasUntilTheCloseDeadline() throws {
+    let deadline: UInt64 = 6_000_000_000
+    let bench = try FrameBench { $0.closeDeadline = deadline }
+    bench.enable()
+    let consumer = try bench.consumer(closes: false)
+    let buffer = try FakeBuffer(1)
+    try bench.show(buffer)
+    _ = try bench.events(consumer)
+    #expect(bench.loop.nextDue > Clock.now + 2 * deadline)
+    let before = Clock.now
+    bench.server.revoke(buffer.offered, reason: .rebacked) {}
+    try bench.turn()
+    let after = Clock.now
+    #expect((before + deadline...after + deadline).contains(bench.loop.nextDue))
+    #expect(FrameServer.Options().closeDeadline == 40_000_000)
+  }
+
   @Test func theDeadlineReleasesWhatAConsumerKeeps() throws {
     let bench = try FrameBench { $0.closeDeadline = 1_000_000 }
     bench.enable()

@@ -199,6 +199,17 @@ import Testing
     #expect(bench.server.counters.refused == 1)
   }
 
+  @Test func aHelloHasFiveSecondsAndNoMore() throws {
+    let bench = try FrameBench()
+    let before = Clock.now
+    let socket = try bench.socket()
+    let due = before + 5_000_000_000...Clock.now + 5_000_000_000
+    #expect(due.contains(bench.loop.nextDue))
+    let consumer = try FrameConsumer(socket: try socket.duplicate(), options: .init(name: "test"))
+    try bench.turn { bench.loop.nextDue == .max }
+    withExtendedLifetime(consumer) {}
+  }
+
   @Test func silenceEndsAtTheHelloDeadline() throws {
     let bench = try FrameBench { $0.helloDeadline = 1 }
     let socket = try bench.socket()

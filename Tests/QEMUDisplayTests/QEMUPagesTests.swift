@@ -157,6 +157,19 @@ struct QEMUPagesTests {
     #expect(qemu.pictures == sized + shown + shown)
   }
 
+  @Test("QEMU has until the deadline to let a revoked buffer go")
+  func leaveDeadline() throws {
+    let deadline: UInt64 = 60_000_000_000
+    let (bench, qemu, old) = try start(leaveDeadline: deadline)
+    qemu.acknowledges = false
+    try bench.settle(qemu)
+    #expect(bench.loop.nextDue > Clock.now + 2 * deadline)
+    let before = Clock.now
+    bench.display.revoke(old, reason: .destroyed) {}
+    let after = Clock.now
+    #expect((before + deadline...after + deadline).contains(bench.loop.nextDue))
+  }
+
   @Test("A guest does not wait for a QEMU that keeps a revoked buffer")
   func revokedForLong() throws {
     let (bench, qemu, old) = try start()

@@ -1,4 +1,5 @@
 import Buffers
+import Linux
 import Pixels
 import Scene
 import Testing
@@ -79,6 +80,17 @@ struct QEMUQuestionsTests {
     bench.display.displayInfo { infos.list.append($0) }
     bench.display.edid(output: 0) { edids.list.append($0) }
     #expect(infos.list == [nil] && edids.list == [nil])
+  }
+
+  @Test("QEMU has a second for its answers")
+  func patience() throws {
+    let bench = try QEMUBench()
+    let before = Clock.now
+    let qemu = try bench.attach()
+    bench.display.displayInfo { _ in }
+    let due = before + 1_000_000_000...Clock.now + 1_000_000_000
+    #expect(due.contains(bench.loop.nextDue))
+    withExtendedLifetime(qemu) {}
   }
 
   @Test("A QEMU that is silent is given up, and its late answers are not mistaken for others")

@@ -77,6 +77,30 @@ import Testing
     #expect(waits.longest > 0 && waits.longest < Self.minute)
   }
 
+  /// The younger fence's wait is looked at, not measured: when the held flush is to end, in the
+  /// turn in which that was decided.
+  @Test func aYoungerFenceWaitsForSixteenMilliseconds() throws {
+    let (bench, buffers) = try bench()
+    let answers = Answers()
+    let decided = Locked<(expiry: UInt64, time: UInt64)?>(nil)
+    let began = Clock.now
+    _ = try bench.inDevice { device, recorder in
+      recorder.loop?.everyTurn { [unowned device] in
+        let expiry = device.holds.nextExpiry
+        guard expiry < began + Self.minute else { return }
+        decided.withLock { $0 = $0 ?? (expiry, Clock.now) }
+      }
+    }
+    try send([.flush(1, buffers[0].bounds).fenced(5)], bench, answers)
+    try settle(bench)
+    #expect(decided.withLock { $0 } == nil, "alone it may take its whole deadline")
+    let before = Clock.now
+    try send([.getDisplayInfo.fenced(6)], bench, answers)
+    try bench.driver.drain()
+    let (expiry, time) = try #require(decided.withLock { $0 })
+    #expect(expiry >= before + 16_000_000 && expiry <= time + 16_000_000)
+  }
+
   /// A picture that the renderer cannot draw, because consumers hold all it draws into, keeps a
   /// younger fence back no longer than the guest's own pages would.
   @Test(arguments: [false, true])
