@@ -7,7 +7,9 @@ import Pixels
 //
 // Reads frames that are each of one colour, some rows at once and again after a time, and tells
 // how many showed two colours: the guest drew into them while they were read. "held" lets a frame
-// go after that, "early" before, as a consumer does that breaks its promise.
+// go after that, "early" before, as a consumer does that breaks its promise. A line before that has
+// the colour of each frame that had one, 0xRRGGBB as a decimal number: a frame that is not torn may
+// still be another one's, or nobody's.
 let arguments = CommandLine.arguments
 guard arguments.count == 5, let wanted = Int(arguments[3]), let pause = UInt32(arguments[4]),
   ["held", "early"].contains(arguments[2])
@@ -38,6 +40,7 @@ func colours(_ buffer: ReceivedBuffer, _ crop: Rect) throws -> Set<UInt32> {
 var frames = 0
 var torn = 0
 var copies = 0
+var single: [UInt32] = []
 let deadline = Clock.now + 600_000_000_000
 while frames < wanted, Clock.now < deadline {
   guard case .frame(let frame)? = try consumer.next(timeout: 1000) else { continue }
@@ -51,6 +54,7 @@ while frames < wanted, Clock.now < deadline {
   if !isEarly { try consumer.done(frame) }
   frames += 1
   if buffer.memory == .copy { copies += 1 }
-  if seen.count > 1 { torn += 1 }
+  if seen.count > 1 { torn += 1 } else { single += seen }
 }
+print("colours \(single.map { String($0) }.joined(separator: " "))")
 print("frames \(frames), torn \(torn), copies \(copies)")
