@@ -237,8 +237,8 @@ let package = Package(
     .executableTarget(
       name: "pinhole-bench",
       dependencies: [
-        "Command", "FakeGuest", "PinholeFrames", "GuestMemory", "Rendering", "RenderWire", "CVirgl",
-        "Linux", "CLinux", "Pixels",
+        "Command", "Daemon", "Buffers", "FakeGuest", "PinholeFrames", "GuestMemory", "Rendering",
+        "RenderWire", "CVirgl", "Linux", "CLinux", "Pixels", log,
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], path: "bench/Sources", swiftSettings: settings),
     .executableTarget(name: "puncher", path: "Tests/Puncher"),

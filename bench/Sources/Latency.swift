@@ -66,12 +66,15 @@ protocol Way: AnyObject {
 
 /// When the newest frame came in, noted by the consumer's thread.
 final class Arrivals: Sendable {
-  private let state = Locked<(count: Int, last: UInt64)>((0, 0))
+  private let state = Locked<(count: Int, copies: Int, last: UInt64)>((0, 0, 0))
 
-  func note() {
+  func note(isCopy: Bool = false) {
     let now = Clock.now
-    state.withLock { $0 = ($0.count + 1, now) }
+    state.withLock { $0 = ($0.count + 1, $0.copies + (isCopy ? 1 : 0), now) }
   }
+
+  /// How many of the frames were copies of the guest's pages.
+  var copies: Int { state.withLock { $0.copies } }
 
   /// Waits for a frame by its number and says when it came.
   func time(of number: Int) throws(GuestError) -> UInt64 {

@@ -36,6 +36,12 @@ struct Bench: ParsableCommand {
   @Flag(help: .hidden)
   var relay = false
 
+  @Option(help: .hidden)
+  var standIn: String?
+
+  @Option(help: .hidden)
+  var looks = Looks.gated
+
   @Option(help: "Where tables and plots go.")
   var into = "bench"
 
@@ -47,6 +53,7 @@ struct Bench: ParsableCommand {
 
   func run() throws {
     if relay { return Relay.run() }
+    if let standIn { return try StandIn.serve(on: standIn, looks) }
     do throws(GuestError) {
       let business = Machine.business()
       if business > Machine.quiet {
@@ -84,6 +91,9 @@ struct Bench: ParsableCommand {
     case .start:
       try StartAndRest(pinhole: pinhole, qemu: qemu, rounds: rounds, givesRatios: givesRatios)
         .run(into: into)
+    case .direct:
+      try DirectPath(rounds: rounds, frames: frames * 10, givesRatios: givesRatios)
+        .run(into: into)
     case .drawing:
       try Drawing(pinhole: pinhole, rounds: rounds, frames: frames, givesRatios: givesRatios)
         .run(into: into)
@@ -103,6 +113,8 @@ enum Part: String, CaseIterable, ExpressibleByArgument {
   case consumers
   /// Start, memory, wake-ups at rest.
   case start
+  /// The guest's own pages, by the size of the picture.
+  case direct
   /// A guest's OpenGL.
   case drawing = "3d"
 

@@ -87,7 +87,7 @@ final class ConsumerThread {
       do throws(FramesError) {
         while let event = try consumer.next() {
           guard case .frame(let frame) = event else { continue }
-          arrivals.note()
+          arrivals.note(isCopy: frame.copyReason != nil)
           try consumer.done(frame)
         }
       } catch {}
