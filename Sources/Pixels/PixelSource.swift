@@ -47,13 +47,7 @@ public struct PixelSource {
     offset: UInt64, count: Int, _ body: (UnsafeMutableRawPointer, Int) -> Void
   ) -> Bool {
     guard var at = Int(exactly: offset), count >= 0 else { return false }
-    var low = 0
-    var high = starts.count
-    while low < high {
-      let middle = (low + high) / 2
-      if starts[middle] <= at { low = middle + 1 } else { high = middle }
-    }
-    var index = low - 1
+    var index = span(at: at)
     var left = count
     while left > 0 {
       guard index >= 0, index < spans.count else { return false }
@@ -65,6 +59,47 @@ public struct PixelSource {
       index += 1
     }
     return true
+  }
+
+  /// The span that a byte of the joined spans lies in, if there is such a byte.
+  private func span(at offset: Int) -> Int {
+    var low = 0
+    var high = starts.count
+    while low < high {
+      let middle = (low + high) / 2
+      if starts[middle] <= offset { low = middle + 1 } else { high = middle }
+    }
+    return low - 1
+  }
+
+  /// Where a run of bytes lies, if it is all in one span: then its rows need not be looked up one by
+  /// one.
+  ///
+  /// - Parameters:
+  ///   - offset: bytes from the start of the joined spans.
+  ///   - count: bytes.
+  public func piece(offset: UInt64, count: UInt64) -> UnsafeMutableRawPointer? {
+    guard let at = Int(exactly: offset), let count = Int(exactly: count), count > 0 else {
+      return nil
+    }
+    let index = span(at: at)
+    guard spans.indices.contains(index) else { return nil }
+    let inside = at - starts[index]
+    guard inside < spans[index].count, count <= spans[index].count - inside else { return nil }
+    return spans[index].base + inside
+  }
+
+  /// The first pixel of a rectangle, if all of its rows lie in one span, a stride apart.
+  ///
+  /// - Parameter rect: in pixels of the picture; nil if it does not fit.
+  public func piece(of rect: Rect) -> UnsafeMutableRawPointer? {
+    guard !rect.isEmpty, rect.fits(width: layout.width, height: layout.height) else { return nil }
+    let stride = UInt64(layout.stride)
+    let first = UInt64(rect.y) * stride + UInt64(rect.x) * 4
+    let (start, overflow) = layout.offset.addingReportingOverflow(first)
+    guard !overflow else { return nil }
+    return piece(
+      offset: start, count: UInt64(rect.height - 1) * stride + UInt64(rect.width) * 4)
   }
 
   /// Visits the bytes of a rectangle row by row, each row in one or more pieces.
@@ -87,6 +122,12 @@ public struct PixelSource {
     _ rect: Rect, to target: UnsafeMutableRawPointer, stride: Int
   ) -> Bool {
     guard rect.fits(width: layout.width, height: layout.height) else { return false }
+    if let base = piece(of: rect) {
+      for row in 0..<Int(rect.height) {
+        memcpy(target + row * stride, base + row * Int(layout.stride), Int(rect.width) * 4)
+      }
+      return true
+    }
     for row in 0..<rect.height {
       let y = UInt64(rect.y) + UInt64(row)
       let start = layout.offset + y * UInt64(layout.stride) + UInt64(rect.x) * 4

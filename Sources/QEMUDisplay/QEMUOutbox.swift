@@ -81,6 +81,26 @@ final class QEMUOutbox {
     pieceCount += 1
   }
 
+  /// Adds rows of bytes that stay valid until ``flush()``.
+  ///
+  /// - Parameters:
+  ///   - base: the first byte of the first row.
+  ///   - count: bytes of each row.
+  ///   - stride: bytes from one row to the next.
+  func add(_ base: UnsafeRawPointer, rows: Int, _ count: Int, stride: Int) {
+    let room = Self.maxPieces - pieceCount
+    guard count > 0, count < stride, failure == nil, !isBusy, rows <= room else {
+      // They join, wait, or are too many for one call.
+      for row in 0..<rows { add(base + row * stride, count) }
+      return
+    }
+    for row in 0..<rows {
+      let start = UnsafeMutableRawPointer(mutating: base + row * stride)
+      pieces[pieceCount + row] = iovec(iov_base: start, iov_len: count)
+    }
+    pieceCount += rows
+  }
+
   /// Adds bytes that `fill` writes, all of them, before it returns.
   ///
   /// - Returns: what `fill` returns; after false the bytes are not sent. Also false without memory.

@@ -35,9 +35,12 @@ enum QEMUPixels {
     let (count, overflow) = row.multipliedReportingOverflow(by: Int(rect.height))
     guard !overflow else { return false }
     if conversion == .none, count < worthStaging {
-      let whole = source.forEachPiece(of: rect) { outbox.add($0, $1) }
-      outbox.flush()
-      return whole
+      defer { outbox.flush() }
+      guard let first = source.piece(of: rect) else {
+        return source.forEachPiece(of: rect) { outbox.add($0, $1) }
+      }
+      outbox.add(first, rows: Int(rect.height), row, stride: Int(source.layout.stride))
+      return true
     }
     if conversion == .none, let still, row == Int(still.stride) {
       let (offset, overflow) = row.multipliedReportingOverflow(by: Int(rect.y))

@@ -76,7 +76,16 @@ final class HostImage {
 
   /// Copies a rectangle whose first pixel lies `offset` bytes into `source`'s memory.
   func transfer(_ rect: Rect, from source: PixelSource, offset: UInt64) {
-    guard rect.fits(width: layout.width, height: layout.height) else { return }
+    guard !rect.isEmpty, rect.fits(width: layout.width, height: layout.height) else { return }
+    let reach = UInt64(rect.height - 1) * UInt64(layout.stride) + UInt64(rect.width) * 4
+    if let first = source.piece(offset: offset, count: reach) {
+      for row in 0..<rect.height {
+        memcpy(
+          address(rect.x, rect.y + row), first + Int(row) * Int(layout.stride),
+          Int(rect.width) * 4)
+      }
+      return
+    }
     for row in 0..<rect.height {
       var out = address(rect.x, rect.y + row)
       let (start, overflow) = offset.addingReportingOverflow(

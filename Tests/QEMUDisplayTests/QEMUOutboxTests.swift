@@ -53,4 +53,41 @@ struct QEMUOutboxTests {
     let isRight = Array(got.prefix(count)) == expected
     #expect(isRight, "header, zeros, and the next message")
   }
+
+  @Test(
+    "Rows arrive in their order, few or too many for one call, joined or apart",
+    arguments: [(3, 12, 64), (3000, 12, 64), (1024, 12, 64), (900, 1000, 1024), (500, 64, 64)])
+  func rows(_ rows: Int, _ count: Int, _ stride: Int) throws {
+    let pair = try UnixSocket.Pair(.stream)
+    let reader = SharedFD(try pair.second.duplicate())
+    let outbox = QEMUOutbox(try pair.first.duplicate())
+    // Three times, of which the socket does not take all: what waits has its turn first.
+    var expected: [UInt8] = []
+    for round in 0..<3 {
+      var bytes = (0..<rows * stride).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ round) }
+      for row in 0..<rows { expected += bytes[row * stride..<row * stride + count] }
+      bytes.withUnsafeMutableBytes { bytes in
+        guard let base = bytes.baseAddress else { return }
+        outbox.add(base, rows: rows, count, stride: stride)
+        outbox.flush()
+        // Whoever owns them may write there now.
+        memset(base, 0, bytes.count)
+      }
+    }
+    var got: [UInt8] = []
+    var room = [UInt8](repeating: 0, count: 1 << 16)
+    var fds: [CInt] = []
+    while got.count < expected.count {
+      outbox.drain()
+      try #require(outbox.failure == nil)
+      let piece = try room.withUnsafeMutableBytes {
+        try UnixSocket.receive(reader.raw, into: $0, fds: &fds, dontWait: true).count
+      }
+      try #require(piece > 0)
+      got += room.prefix(piece)
+    }
+    let isRight = got == expected
+    #expect(isRight, "all rows in their order")
+    #expect(outbox.isIdle)
+  }
 }
