@@ -1,8 +1,9 @@
-import Buffers
 import Glibc
 import GuestMemory
 import Linux
 import Testing
+
+@testable import Buffers
 
 /// The release of the running kernel as major * 1000 + minor.
 private let kernel: Int = {
@@ -83,6 +84,21 @@ struct FileTimesTests {
     }
     #expect(shown.store.counters.checks == 550)
     #expect(isUsed ? shown.store.counters.gated >= 400 : shown.store.counters.gated == 0)
+  }
+
+  @Test(
+    "The times that count are those from before the look", .enabled(if: bufferProblem == nil),
+    .enabled(if: WitnessKeeper.timesAreExact, "needs Linux 6.13"))
+  func fromBefore() throws {
+    let shown = try ShownPicture(.scan, pages: 64, runs: [(0, 4)])
+    let buffer = try shown.make()
+    buffer.readTimes()
+    buffer.keepTimes()
+    #expect(buffer.timesAreKept)
+    buffer.readTimes()
+    try shown.ram.puncher.punch(shown.ram.span(1))
+    buffer.keepTimes()
+    #expect(!buffer.timesAreKept, "it was discarded after its page was found")
   }
 
   @Test(
