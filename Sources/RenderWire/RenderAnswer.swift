@@ -28,6 +28,19 @@ package struct RenderGreeting: Equatable, Sendable {
   }
 }
 
+/// How a picture lies in the dma-buf that a renderer made of it: one plane.
+package struct RenderTwin: Equatable, Sendable {
+  package var stride, offset: UInt32
+  /// `DRM_FORMAT_MOD_*`.
+  package var modifier: UInt64
+
+  package init(stride: UInt32, offset: UInt32, modifier: UInt64) {
+    self.stride = stride
+    self.offset = offset
+    self.modifier = modifier
+  }
+}
+
 /// What a renderer says to the daemon.
 package enum RenderAnswer: Equatable, Sendable {
   /// The first message: it can work.
@@ -36,11 +49,20 @@ package enum RenderAnswer: Equatable, Sendable {
   case unable([UInt8])
   /// A request is done; 0, or an error number as in errno(3).
   case done(error: UInt32)
+  /// A picture has a twin, whose dma-buf travels along: the only answer with a descriptor.
+  case exported(RenderTwin)
 
   private static let readyCode: UInt32 = 0x100
   private static let unableCode: UInt32 = 0x101
   private static let doneCode: UInt32 = 0x102
+  private static let exportedCode: UInt32 = 0x103
   private static let longestReason = 512
+
+  /// How many descriptors travel with it.
+  package var descriptors: Int {
+    if case .exported = self { return 1 }
+    return 0
+  }
 
   /// The whole packet.
   package func packet(id: UInt32) -> [UInt8] {
@@ -61,6 +83,10 @@ package enum RenderAnswer: Equatable, Sendable {
     case .done(let error):
       code = Self.doneCode
       out.put(error)
+    case .exported(let twin):
+      code = Self.exportedCode
+      out.put(all: twin.stride, twin.offset)
+      out.put(twin.modifier)
     }
     return RenderHeader(operation: code, id: id, length: UInt32(clamping: out.bytes.count))
       .packet(out.bytes)
@@ -89,6 +115,9 @@ package enum RenderAnswer: Equatable, Sendable {
       answer = .ready(RenderGreeting(version: version, isRecent: isRecent, capsets: capsets))
     case unableCode: answer = .unable(reader.counted(atMost: longestReason))
     case doneCode: answer = .done(error: reader.u32())
+    case exportedCode:
+      answer = .exported(
+        RenderTwin(stride: reader.u32(), offset: reader.u32(), modifier: reader.u64()))
     default: return nil
     }
     return reader.isWhole ? (header.id, answer) : nil

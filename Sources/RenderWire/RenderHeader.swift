@@ -6,7 +6,7 @@
 /// when they retire.
 package enum RenderWire {
   /// Both ends must name the same one.
-  package static let version: UInt32 = 1
+  package static let version: UInt32 = 2
   /// Bytes of a packet with its header; longer payloads go through the ring.
   package static let largestPacket = 64 << 10
   /// Bytes of the ring, a sealed memfd that the daemon writes and the renderer reads.

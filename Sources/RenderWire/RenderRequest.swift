@@ -16,6 +16,8 @@ package enum RenderOpcode: UInt32, CaseIterable, Sendable {
   case submit
   case fence
   case readBack
+  case exportPicture
+  case dropExport
 }
 
 /// `struct virgl_renderer_resource_create_args` (virglrenderer.h), or the like of
@@ -91,6 +93,20 @@ package struct RenderTransfer: Equatable, Sendable {
   }
 }
 
+/// A picture of 4 bytes a pixel that begins where its file does.
+package struct RenderPicture: Equatable, Sendable {
+  package var width, height, stride: UInt32
+  /// `DRM_FORMAT_*`.
+  package var fourcc: UInt32
+
+  package init(width: UInt32, height: UInt32, stride: UInt32, fourcc: UInt32) {
+    self.width = width
+    self.height = height
+    self.stride = stride
+    self.fourcc = fourcc
+  }
+}
+
 /// What the daemon asks of a renderer.
 package enum RenderRequest: Equatable, Sendable {
   /// The first one, with the ring's descriptor.
@@ -116,6 +132,12 @@ package enum RenderRequest: Equatable, Sendable {
   case fence
   /// Copies a box of a resource's first level into a file: rows `stride` bytes apart.
   case readBack(UInt32, RenderBox, RenderRun, stride: UInt32)
+  /// Makes a twin, in the GPU's memory, of the picture in a file, instead of one that there is:
+  /// what is read back into the file goes there too, until the file is dropped. Answered by
+  /// ``RenderAnswer/exported(_:)``.
+  case exportPicture(UInt32, RenderPicture)
+  /// Ends a file's twin.
+  case dropExport(UInt32)
 
   package var opcode: RenderOpcode {
     switch self {
@@ -135,6 +157,8 @@ package enum RenderRequest: Equatable, Sendable {
     case .submit: .submit
     case .fence: .fence
     case .readBack: .readBack
+    case .exportPicture: .exportPicture
+    case .dropExport: .dropExport
     }
   }
 
@@ -161,7 +185,7 @@ extension RenderRequest {
       out.put(file)
       out.put(size)
     case .dropFile(let id), .destroyContext(let id), .destroyResource(let id),
-      .detachBacking(let id):
+      .detachBacking(let id), .dropExport(let id):
       out.put(id)
     case .createContext(let context, let capset, let name):
       out.put(all: context, capset)
@@ -188,6 +212,8 @@ extension RenderRequest {
       out.put(box)
       out.put(run)
       out.put(stride)
+    case .exportPicture(let file, let p):
+      out.put(all: file, p.width, p.height, p.stride, p.fourcc)
     }
     return out.bytes
   }
@@ -229,6 +255,12 @@ extension RenderRequest {
     case .fence: self = .fence
     case .readBack:
       self = .readBack(reader.u32(), reader.box(), reader.run(), stride: reader.u32())
+    case .exportPicture:
+      self = .exportPicture(
+        reader.u32(),
+        RenderPicture(
+          width: reader.u32(), height: reader.u32(), stride: reader.u32(), fourcc: reader.u32()))
+    case .dropExport: self = .dropExport(reader.u32())
     }
     guard reader.isWhole else { return nil }
   }

@@ -21,6 +21,8 @@ import Testing
     .detachBacking(2), .transferToHost(transfer), .transferFromHost(transfer),
     .submit(context: 3, [1, 2, 3, 4, 5, 6, 7, 8]), .fence,
     .readBack(2, box, RenderRun(file: 1, offset: 5, count: 6), stride: 7),
+    .exportPicture(7, RenderPicture(width: 1, height: 2, stride: 256, fourcc: 0x3432_5258)),
+    .dropExport(7),
   ]
 
   @Test func everyRequestIsRead() {
@@ -49,6 +51,7 @@ import Testing
       ])
     let answers: [RenderAnswer] = [
       .ready(greeting), .unable(Array("no GL".utf8)), .done(error: 0), .done(error: 22),
+      .exported(RenderTwin(stride: 512, offset: 4096, modifier: 1 << 56 | 9)),
     ]
     for answer in answers {
       let packet = answer.packet(id: 77)
@@ -61,6 +64,25 @@ import Testing
         bytes.withUnsafeBytes { #expect(RenderAnswer.decode($0) == nil) }
       }
     }
+  }
+
+  /// Both ends come from one build, unless somebody mixes two.
+  @Test func picturesAndTwinsAreTheseBytes() {
+    let request = RenderRequest.exportPicture(
+      7, RenderPicture(width: 640, height: 480, stride: 2560, fourcc: 0x3432_5258))
+    #expect(
+      request.payload == [7, 0, 0, 0, 128, 2, 0, 0, 224, 1, 0, 0, 0, 10, 0, 0] + Array("XR24".utf8))
+    #expect(request.opcode.rawValue == 17 && request.descriptors == 0)
+    #expect(RenderRequest.dropExport(7).opcode.rawValue == 18)
+    let answer = RenderAnswer.exported(
+      RenderTwin(stride: 2560, offset: 1, modifier: 0x0102_0304_0506_0708))
+    #expect(
+      answer.packet(id: 9) == [
+        3, 1, 0, 0, 9, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0,
+        0, 10, 0, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1,
+      ])
+    #expect(answer.descriptors == 1 && RenderAnswer.done(error: 0).descriptors == 0)
+    #expect(RenderWire.version == 2)
   }
 
   @Test func tooManyOrTooLargeCapsetsAreNoGreeting() {
