@@ -264,6 +264,7 @@ let package = Package(
 // runs, and the daemon's side of it.
 package.targets += [
   .target(name: "CVirgl", cSettings: [.define("_GNU_SOURCE")]),
+  .target(name: "CGbm", cSettings: [.define("_GNU_SOURCE")]),
   room("RenderWire", []),
   room(
     "Rendering",
@@ -274,7 +275,7 @@ package.targets += [
   .executableTarget(
     name: "pinhole-renderer",
     dependencies: [
-      "CVirgl", "RenderWire", "Sandbox", "Linux", "CLinux",
+      "CGbm", "CVirgl", "RenderWire", "Sandbox", "Linux", "CLinux",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ], swiftSettings: settings),
   tests(

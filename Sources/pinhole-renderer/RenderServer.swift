@@ -47,11 +47,16 @@ final class RenderServer {
   /// The library's numbers of fences, which rise, and the requests that wait for them.
   private var fences: [(number: UInt32, id: UInt32)] = []
   private var lastFence: UInt32 = 0
+  /// Nil where nothing has a twin in a GPU's memory.
+  private let maker: TwinMaker?
+  /// By the numbers of their files.
+  private var twins: [UInt32: Twin] = [:]
   private let pollFD = ph_virgl_poll_fd()
   private let packet: UnsafeMutableRawBufferPointer
 
-  init(socket: CInt) {
+  init(socket: CInt, _ maker: TwinMaker?) {
     self.socket = socket
+    self.maker = maker
     packet = .allocate(byteCount: RenderWire.largestPacket, alignment: 16)
   }
 
@@ -126,11 +131,14 @@ final class RenderServer {
   }
 
   private func answer(_ id: UInt32, _ error: CInt) {
-    let packet = RenderAnswer.done(error: UInt32(bitPattern: error)).packet(id: id)
-    packet.withUnsafeBytes { bytes in
+    answer(id, .done(error: UInt32(bitPattern: error)), [])
+  }
+
+  private func answer(_ id: UInt32, _ answer: RenderAnswer, _ fds: [CInt]) {
+    answer.packet(id: id).withUnsafeBytes { bytes in
       while true {
         do throws(Errno) {
-          _ = try UnixSocket.send(socket, bytes)
+          _ = try UnixSocket.send(socket, bytes, fds: fds)
           return
         } catch {
           // The daemon never lets its side fill up for long; if it is gone the next receive says so.
@@ -162,8 +170,24 @@ final class RenderServer {
       }
       return true
     }
-    answer(id, run(request, gift))
+    if case .exportPicture(let file, let picture) = request {
+      export(id, file, picture)
+    } else {
+      answer(id, run(request, gift))
+    }
     return true
+  }
+
+  private func export(_ id: UInt32, _ file: UInt32, _ picture: RenderPicture) {
+    twins[file] = nil
+    guard let maker else { return answer(id, ENODEV) }
+    guard files[file] != nil else { return answer(id, ENOENT) }
+    do throws(Twin.Failure) {
+      let twin = try Twin.make(of: picture, by: maker).get()
+      let memory = try twin.export().get()
+      answer(id, .exported(twin.layout), [memory.raw])
+      twins[file] = twin
+    } catch { answer(id, error.code) }
   }
 
   private func submit(_ commands: SubmittedCommands) -> CInt {
@@ -180,7 +204,10 @@ final class RenderServer {
     case .addFile(let id, let size):
       guard files[id] == nil else { return EEXIST }
       return map(gift, size, writable: true) { files[id] = $0 }
-    case .dropFile(let id): return files.removeValue(forKey: id) == nil ? ENOENT : 0
+    case .dropExport(let id): return twins.removeValue(forKey: id) == nil ? ENOENT : 0
+    case .dropFile(let id):
+      twins[id] = nil
+      return files.removeValue(forKey: id) == nil ? ENOENT : 0
     case .createContext(let id, let capset, let name):
       guard id != 0, !contexts.contains(id) else { return EEXIST }
       let error = name.withUnsafeBytes {
@@ -229,7 +256,9 @@ final class RenderServer {
       guard resources[id] != nil, let file = files[run.file], var memory = file.memory(run) else {
         return ENOENT
       }
-      return ph_virgl_transfer(0, id, 0, 0, stride, 0, box.virgl, 0, &memory, 1)
+      let error = ph_virgl_transfer(0, id, 0, 0, stride, 0, box.virgl, 0, &memory, 1)
+      guard error == 0, let twin = twins[run.file] else { return error }
+      return twin.copy(box, at: run, from: memory, stride: stride)
     default: return EPROTO
     }
   }

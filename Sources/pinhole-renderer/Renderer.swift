@@ -27,14 +27,16 @@ enum Renderer {
   /// - Parameter fd: its socket; all other descriptors are closed.
   static func live(adoptingOnly fd: CInt, _ limits: RendererLimits) -> Never {
     ph_close_others(fd)
+    let maker: TwinMaker?
     do throws(LibraryFailure) {
-      let greeting = try prepare(limits)
+      let (greeting, twins) = try prepare(limits)
+      maker = twins
       send(.ready(greeting), to: fd)
     } catch {
       send(.unable(Array(error.reason.utf8)), to: fd)
       ph_exit(1)
     }
-    RenderServer(socket: fd).run()
+    RenderServer(socket: fd, maker).run()
     // Not exit(3): the library's own threads need no farewell.
     ph_exit(0)
   }
@@ -43,11 +45,15 @@ enum Renderer {
     answer.packet(id: 0).withUnsafeBytes { _ = try? UnixSocket.send(fd, $0) }
   }
 
-  private static func prepare(_ limits: RendererLimits) throws(LibraryFailure) -> RenderGreeting {
+  private static func prepare(
+    _ limits: RendererLimits
+  ) throws(LibraryFailure) -> (RenderGreeting, TwinMaker?) {
     setEnvironment(limits)
     ph_be_nice(limits.niceness)
     _ = ph_limit_core()
     let node = try open(limits.node)
+    // The library closes the one that it gets.
+    let second = try node.map { (raw) throws(LibraryFailure) in try duplicate(raw) }
     try confine(limits) { () throws(Sandbox.Failure) in
       // Mesa makes exportable textures of memfds where it may use this device.
       try Sandbox.confineToReading(devices: ["/dev/dri", "/dev/udmabuf"])
@@ -55,6 +61,8 @@ enum Renderer {
     let greeting = try Library.start(node: node)
     try Library.warmUp()
     if !limits.isVerbose { _ = ph_silence() }
+    // Mesa and what it reads are loaded for this, too.
+    let maker = second.flatMap { TwinMaker($0) }
     try confine(limits) { () throws(Sandbox.Failure) in
       _ = try Sandbox.confine()
     }
@@ -65,7 +73,7 @@ enum Renderer {
       try Sandbox.restrictCalls(
         to: .rendering(drivesNode: limits.node != nil), mode: limits.sandbox)
     }
-    return greeting
+    return (greeting, maker)
   }
 
   private static func confine(
@@ -85,6 +93,12 @@ enum Renderer {
     // Mesa's surfaceless platform would find a GPU by itself.
     if limits.node == nil { setenv("LIBGL_ALWAYS_SOFTWARE", "true", 1) }
     unsetenv("GALLIUM_DRIVER")
+  }
+
+  private static func duplicate(_ node: CInt) throws(LibraryFailure) -> SharedFD {
+    do throws(Errno) { return SharedFD(try OwnedFD.duplicate(of: node)) } catch {
+      throw LibraryFailure(reason: "a second descriptor of the render node: \(error)")
+    }
   }
 
   private static func open(_ path: String?) throws(LibraryFailure) -> CInt? {
