@@ -19,6 +19,8 @@ enum RendererTarget {
     case read
     case turn
     case leave
+    /// Answers the oldest request that it read with a twin, and any number of descriptors.
+    case exported
   }
 
   static func run(_ input: consuming Input) throws {
@@ -84,14 +86,20 @@ private final class RendererBench {
     case .leave, nil:
       left = left || ends == 0
       link.leave()
+    case .exported:
+      let id = heard.isEmpty ? input.number() : heard.removeFirst()
+      let gifts = Peer.gifts(&input)
+      let twin = RenderTwin(stride: input.number(), offset: input.number(), modifier: 0)
+      try peer.send(RenderAnswer.exported(twin).packet(id: id), gifts: gifts)
     }
   }
 
   private func ask(_ input: inout Input) {
     asked += 1
+    let picture = RenderPicture(width: 64, height: 64, stride: 256, fourcc: 0x3432_5258)
     let number = input.number()
     let request: RenderRequest =
-      switch input.u8() % 4 {
+      switch input.u8() % 5 {
       case 0: .fence
       case 1: .destroyResource(number)
       case 2:
@@ -100,8 +108,13 @@ private final class RendererBench {
           .init(
             repeating: RenderRun(file: 1, offset: 0, count: 1), count: Int(input.number() % 20_000))
         )
-      default: .createContext(number, capset: 2, name: input.take(Int(input.u8())))
+      case 3: .createContext(number, capset: 2, name: input.take(Int(input.u8())))
+      default: .exportPicture(number, picture)
       }
+    guard request.opcode != .exportPicture else {
+      link.export(number, picture) { [unowned self] made in count(made == nil ? .lost : .done) }
+      return
+    }
     link.send(request) { [unowned self] in count($0) }
   }
 
@@ -153,6 +166,8 @@ enum RendererSeeds {
       "large": start + large + large + large + read + done + read + done + read + done,
       "unable": [Step.ask.rawValue, 1, 0, Step.unable.rawValue, 3, 65, 66, 67] + turn,
       "dies": start + ask + fence + [Step.raw.rawValue, 0, 1, 0, 9] + turn,
+      "twins": start + export + ask + export + read + exported(1) + done + exported(0) + turn,
+      "two-twins": start + export + read + exported(2) + turn,
       "rubbish": start + ask + [Step.done.rawValue, 0xff, 77, 0] + turn,
     ]
   }
@@ -162,6 +177,10 @@ enum RendererSeeds {
   private static let start: [UInt8] =
     [Step.ready.rawValue, 2, 200] + read + [Step.done.rawValue, 0, 0] + turn
   private static let ask: [UInt8] = [Step.ask.rawValue, 5, 1]
+  private static let export: [UInt8] = [Step.ask.rawValue, 5, 4]
+  private static func exported(_ gifts: UInt8) -> [UInt8] {
+    [Step.exported.rawValue, gifts] + [UInt8](repeating: 0, count: Int(gifts)) + [128, 0] + turn
+  }
   private static let fence: [UInt8] = [Step.ask.rawValue, 0, 0]
   private static let submit: [UInt8] = [Step.submit.rawValue, 3, 0]
   private static let large: [UInt8] = [Step.submit.rawValue, 200, 1]

@@ -67,6 +67,8 @@ enum RequestSeeds {
     .submit(context: 1, [1, 0, 0, 0, 7, 0, 0, 0]), .fence,
     .readBack(
       2, RenderBox(width: 64), RenderRun(file: 1, offset: 0, count: 4096), stride: 256),
+    .exportPicture(1, RenderPicture(width: 64, height: 64, stride: 256, fourcc: 0x3432_5258)),
+    .dropExport(1),
   ]
 
   static var all: [String: [UInt8]] {

@@ -52,6 +52,8 @@ public final class HostBuffer {
   private let mapping: AnyObject?
   /// What the memory is paid with, for as long as anybody has it.
   let charge: AnyObject?
+  /// The same picture where devices import it best; set before the buffer is offered.
+  public var exported: HostExport?
   /// The renderer draws into it no more: it is to be taken from everybody once it is not shown.
   public var isRetired = false
   /// What consumers get; nil before ``BufferStore/offer(_:asCopy:)``.

@@ -6,13 +6,19 @@ import Pixels
 extension BufferStore {
   /// What consumers get of a host buffer, made at the first call; nil where they cannot have it.
   ///
-  /// A memfd is wrapped by udmabuf, which takes none that is sealed against writing: whoever gets
-  /// that dma-buf may write to it. Where that cannot be, the memfd itself is offered as a copy,
-  /// sealed: the renderer must have mapped it by then.
+  /// What the renderer has exported is offered as it is. Else a memfd is wrapped by udmabuf, which
+  /// takes none that is sealed against writing: whoever gets that dma-buf may write to it. Where
+  /// that cannot be, the memfd itself is offered as a copy, sealed: the renderer must have mapped it
+  /// by then.
   ///
   /// - Parameter asCopy: no dma-buf is wanted.
   public func offer(_ host: HostBuffer, asCopy: Bool) -> OfferedBuffer? {
     if let offered = host.offered { return offered }
+    if !asCopy, let export = host.exported {
+      // What the memfd is paid with is the host's own: nobody has that one.
+      host.offered = offer(export)
+      return host.offered
+    }
     defer {
       // Whoever keeps a dma-buf keeps the memory. Of a memfd nothing tells.
       if let offered = host.offered, offered.isOriginal {

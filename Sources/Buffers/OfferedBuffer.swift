@@ -42,14 +42,15 @@ public final class OfferedBuffer {
   /// Takes over what others still have when this object goes.
   var leftovers: Leftovers?
   /// Those who were given the descriptors.
-  public let recipients = Recipients()
-  /// Keeps the memory of a copy from being used for another.
+  public let recipients: Recipients
+  /// Keeps the memory of a copy from being used for another, and what a ``HostExport`` is paid with.
   var keeper: AnyObject?
 
   /// Offers memory to consumers.
   public init(
     id: UInt32, generation: UInt32, layout: ImageLayout, size: UInt64, fd: SharedFD,
-    others: [SharedFD] = [], memory: Memory, isYInverted: Bool = false
+    others: [SharedFD] = [], memory: Memory, isYInverted: Bool = false,
+    recipients: Recipients = Recipients()
   ) {
     self.id = id
     self.generation = generation
@@ -59,6 +60,7 @@ public final class OfferedBuffer {
     self.others = others
     self.memory = memory
     self.isYInverted = isYInverted
+    self.recipients = recipients
   }
 
   /// Offers memory of one plane whose pixels the processor can read.

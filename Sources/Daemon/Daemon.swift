@@ -125,7 +125,10 @@ package final class Daemon {
 
   /// Offers 3D where it works; a guest without it has its screen all the same.
   private func startRenderer() {
-    guard let rendering = options.rendering else { return }
+    guard var rendering = options.rendering else { return }
+    let consumers = options.framesSocket != nil || activation.frames != nil
+    let mayImport = consumers || options.qemuDisplay == .dmabuf
+    rendering.exports = mayImport && options.device.mode != .copy
     do throws(RendererHost.Failure) {
       let made = try rendering.start(sandbox: options.sandbox.rawValue, on: loop, log: log)
       if !made.isRecent {

@@ -26,6 +26,8 @@ package struct RenderingOptions {
   package var deadline: UInt64 = 10_000_000_000
   /// Keeps one renderer ready for the next start of the guest's driver.
   package var keepsSpare = true
+  /// Somebody may import pictures: a GPU that draws them exports them from its memory.
+  package var exports = true
 
   package init() {}
 
@@ -71,6 +73,7 @@ package struct RenderingOptions {
     options.starter.sandbox = sandbox
     options.starter.isVerbose = log.logLevel <= .debug
     options.patience.operation = deadline
+    options.exports = exports
     return try RendererHost(options, on: loop, log: log)
   }
 

@@ -13,6 +13,14 @@ package enum RenderOutcome: Equatable, Sendable {
   case lost
 }
 
+/// A twin that a renderer made of a picture, as it says: nothing of it was looked at.
+package struct RenderExport {
+  /// How the picture lies in it.
+  package let twin: RenderTwin
+  /// Whatever was sent as its dma-buf.
+  package let fd: SharedFD
+}
+
 /// The daemon's end of one renderer's socket.
 ///
 /// It never waits: what the socket does not take is kept, and every request is answered later, by
@@ -41,6 +49,8 @@ package final class RenderLink {
   private struct Pending {
     let id: UInt32
     let usesRing: Bool
+    /// Takes the twin of a picture, for ``RenderRequest/exportPicture(_:_:)`` alone.
+    let export: ((RenderExport) -> Void)?
     let done: (RenderOutcome) -> Void
   }
 
@@ -60,6 +70,8 @@ package final class RenderLink {
   }
 
   private let socket: SharedFD
+  /// Whose the descriptors are that come: their close may wait.
+  private let sender = Sender.connection()
   private let loop: EventLoop
   private let ring: Mapping
   private var space = RingSpace(size: RenderWire.ringSize)
@@ -138,13 +150,25 @@ package final class RenderLink {
   /// Asks for something.
   ///
   /// - Parameters:
-  ///   - request: not ``RenderRequest/submit(context:_:)``: see ``submit(context:count:filling:_:)``.
+  ///   - request: not ``RenderRequest/submit(context:_:)``: see ``submit(context:count:filling:_:)``;
+  ///     nor ``RenderRequest/exportPicture(_:_:)``: see ``export(_:_:_:)``.
   ///   - gift: the descriptor that travels along.
   ///   - done: called once, never from inside of this call unless the link is over.
   package func send(
     _ request: RenderRequest, gift: SharedFD? = nil, _ done: @escaping (RenderOutcome) -> Void
   ) {
     post(request.opcode, request.payload, gift, done)
+  }
+
+  /// Asks for a twin of the picture in a file.
+  ///
+  /// - Parameter done: called once, with nil where there is none.
+  package func export(
+    _ file: UInt32, _ picture: RenderPicture, _ done: @escaping (RenderExport?) -> Void
+  ) {
+    let request = RenderRequest.exportPicture(file, picture)
+    var made: RenderExport?
+    post(request.opcode, request.payload, nil, export: { made = $0 }, { _ in done(made) })
   }
 
   /// Submits commands, which `filling` copies to where they are sent from.
@@ -168,7 +192,7 @@ package final class RenderLink {
 
   private func post(
     _ opcode: RenderOpcode, _ payload: [UInt8], _ gift: SharedFD?,
-    _ done: @escaping (RenderOutcome) -> Void
+    export: ((RenderExport) -> Void)? = nil, _ done: @escaping (RenderOutcome) -> Void
   ) {
     guard !isOver else { return done(.lost) }
     guard payload.count <= RenderWire.largestPayload else { return done(.refused(7)) }
@@ -179,7 +203,7 @@ package final class RenderLink {
     if opcode == .fence {
       fences[lastID] = Fence(order: order, done: done)
     } else {
-      pending.append(Pending(id: lastID, usesRing: goesThroughRing, done: done))
+      pending.append(Pending(id: lastID, usesRing: goesThroughRing, export: export, done: done))
     }
     let header = RenderHeader(
       operation: opcode.rawValue, id: lastID, length: UInt32(payload.count))
@@ -269,27 +293,31 @@ package final class RenderLink {
     var fds: [CInt] = []
     let got: UnixSocket.Received
     do throws(Errno) {
-      got = try UnixSocket.receive(socket.raw, into: buffer, fds: &fds, maxFDs: 0, dontWait: true)
+      got = try UnixSocket.receive(
+        socket.raw, into: buffer, fds: &fds, maxFDs: 1, dontWait: true, from: sender)
     } catch {
       // It left without reading all: told once, before what it said last (unix(7)).
       if error.code == ECONNRESET { return true }
       if error.code != EAGAIN, error.code != EINTR { end(.closed) }
       return false
     }
+    let gift = fds.first.map { SharedFD(OwnedFD(adopting: $0, from: sender)) }
     guard got.count > 0 else {
       end(.closed)
       return false
     }
     let packet = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[0..<got.count])
-    guard !got.truncated, let (id, answer) = RenderAnswer.decode(packet) else {
+    guard !got.truncated, let (id, answer) = RenderAnswer.decode(packet),
+      answer.descriptors == (gift == nil ? 0 : 1)
+    else {
       end(.broken("it sends what is no answer"))
       return false
     }
-    take(id, answer)
+    take(id, answer, gift)
     return true
   }
 
-  private func take(_ id: UInt32, _ answer: RenderAnswer) {
+  private func take(_ id: UInt32, _ answer: RenderAnswer, _ gift: SharedFD?) {
     switch answer {
     case .ready(let greeting):
       guard !isReady, greeting.version == RenderWire.version else {
@@ -305,18 +333,35 @@ package final class RenderLink {
     case .done(let error):
       guard isReady else { return end(.broken("it answers before it greets")) }
       let outcome: RenderOutcome = error == 0 ? .done : .refused(error)
+      if outcome == .done, let first = pending.first, first.id == id, first.export != nil {
+        return end(.broken("it has made what it does not send"))
+      }
       if let fence = fences.removeValue(forKey: id) {
         clock.answered(fence: fence.order, at: Clock.now)
         fence.done(outcome)
       } else if let first = pending.first, first.id == id {
-        _ = pending.popFirst()
-        if first.usesRing { space.giveBack() }
-        clock.answeredOperation(at: Clock.now)
-        first.done(outcome)
+        answered(first, outcome)
       } else {
         end(.broken("it answers what was not asked"))
       }
+    case .exported(let twin):
+      guard isReady, let gift, let first = pending.first, first.id == id,
+        let export = first.export
+      else { return end(.broken("it exports what was not asked for")) }
+      guard !Closers.isStuck(sender) else {
+        return end(.broken("it sends descriptors that do not close"))
+      }
+      export(RenderExport(twin: twin, fd: gift))
+      answered(first, .done)
     }
+  }
+
+  /// The oldest request is answered, other than a fence.
+  private func answered(_ first: Pending, _ outcome: RenderOutcome) {
+    _ = pending.popFirst()
+    if first.usesRing { space.giveBack() }
+    clock.answeredOperation(at: Clock.now)
+    first.done(outcome)
   }
 
   private func look() {

@@ -15,6 +15,8 @@ public final class RendererHost: Renderer {
     package var starter: RenderStarter.Options
     /// Their deadlines.
     package var patience = RendererLives.Patience()
+    /// Has pictures exported from the memory of the GPU that draws them.
+    package var exports = true
 
     package init(program: String) { starter = RenderStarter.Options(program: program) }
   }
@@ -62,6 +64,14 @@ public final class RendererHost: Renderer {
         """)
     }
     pictures.takeMemory = { [unowned self] in client?.hostMemory($0) }
+    pictures.hasTwins = options.exports && node != nil
+    pictures.onFlaw = {
+      log.warning(
+        """
+        the renderer exports a picture that nobody can import: \($0); pictures like it are shown \
+        from host memory
+        """)
+    }
     let reason: String?
     do throws(Errno) { reason = try lives.waitForFirst() } catch { reason = "\(error)" }
     guard let greeting = lives.greeting, reason == nil else {

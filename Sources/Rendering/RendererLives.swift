@@ -100,6 +100,16 @@ package final class RendererLives {
     }
   }
 
+  /// Asks for a twin of a picture; nil where there is none.
+  package func export(
+    _ file: UInt32, _ picture: RenderPicture, _ done: @escaping (RenderExport?) -> Void
+  ) {
+    ask { link in
+      guard let link else { return done(nil) }
+      link.export(file, picture, done)
+    }
+  }
+
   /// The present renderer, once its socket is there.
   package var current: RenderLink? { link }
 

@@ -19,6 +19,8 @@ final class ShownPictures {
     /// What changed on screen since it was drawn last; nil for nothing.
     var stale: Rect?
     var isBusy = false
+    /// The renderer was asked for a twin of it.
+    var hasTwin = false
     /// Nobody looks at it, nor draws it.
     var isFree: Bool { !isBusy && !host.hasReaders }
 
@@ -76,6 +78,11 @@ final class ShownPictures {
   private static let rest: UInt64 = 100_000_000
   /// Pays for pictures; nil where there is no memory for one.
   var takeMemory: (UInt64) -> AnyObject? = { _ in nil }
+  /// Whether pictures get twins in the GPU's memory, where the renderer makes some.
+  var hasTwins = false
+  /// A renderer made a twin that nobody can be given; once for each renderer.
+  var onFlaw: (HostExport.Flaw) -> Void = { _ in }
+  private var isFlawKnown = false
 
   init(_ lives: RendererLives, _ files: RenderFiles, on loop: EventLoop) {
     self.lives = lives
@@ -94,6 +101,7 @@ final class ShownPictures {
     spares = []
     outputs = [:]
     formats = [:]
+    isFlawKnown = false
     for show in lost { show.done(.failure(.lost)) }
   }
 
@@ -197,17 +205,50 @@ final class ShownPictures {
       id: lastID, width: width, height: height, fourcc: output.fourcc,
       planes: [HostBuffer.Plane(fd: memory.fd, offset: 0, stride: stride)], memory: .memfd,
       pixels: pixels, mapping: memory, charge: memory)
-    return Picture(host, in: memory, file: file)
+    let picture = Picture(host, in: memory, file: file)
+    if hasTwins { makeTwin(of: picture, layout) }
+    return picture
+  }
+
+  /// Asks for a dma-buf in the GPU's memory; what is read back goes there too. The answer comes
+  /// before that of the first read-back, and so before the picture is shown for the first time.
+  private func makeTwin(of picture: Picture, _ layout: PixelLayout) {
+    guard let share = takeMemory(layout.size) else { return }
+    picture.hasTwin = true
+    let wanted = RenderPicture(
+      width: layout.width, height: layout.height, stride: layout.stride,
+      fourcc: layout.fourcc.rawValue)
+    lives.export(picture.file, wanted) { [unowned self, weak picture] made in
+      guard let picture, let made else { return }
+      do throws(HostExport.Flaw) {
+        picture.host.exported = try HostExport(
+          made.fd, of: layout, stride: made.twin.stride, offset: made.twin.offset,
+          modifier: made.twin.modifier, charge: share)
+      } catch {
+        guard !isFlawKnown else { return }
+        isFlawKnown = true
+        onFlaw(error)
+      }
+    }
   }
 
   // MARK: Memory
 
   private func retire(_ picture: Picture) {
     if picture.host.isGivenAway {
+      // The next one in this memory has another twin, or none.
+      if picture.hasTwin { letGo(of: picture, .dropExport(picture.file)) }
       spares.append((picture, Clock.now))
     } else {
-      lives.send(.dropFile(picture.file)) { _ in }
+      letGo(of: picture, .dropFile(picture.file))
     }
+  }
+
+  /// The renderer still has its own hold on a twin until it says that it does not: only then can
+  /// others be told from it.
+  private func letGo(of picture: Picture, _ request: RenderRequest) {
+    let twin = picture.host.exported
+    lives.send(request) { _ in withExtendedLifetime(twin) {} }
   }
 
   /// The smallest spare that is large enough and that nobody here has any more.

@@ -8,6 +8,16 @@ import Testing
   private static let ready = RenderAnswer.ready(RenderGreeting(isRecent: true, capsets: []))
     .packet(id: 0)
 
+  private var openDescriptors: Int { (0..<CInt(512)).count { fcntl($0, F_GETFD) >= 0 } }
+
+  /// Whether no more descriptors are open than there were: what came is closed by threads of their
+  /// own, where there are some.
+  private func closes(to before: Int) -> Bool {
+    let bound = Clock.now + 10_000_000_000
+    while openDescriptors > before, Clock.now < bound { usleep(1000) }
+    return openDescriptors <= before
+  }
+
   @Test(arguments: [
     [], [1, 2, 3], Array(repeating: 0xff, count: 16), Array(repeating: 0, count: 4096),
     RenderAnswer.done(error: 0).packet(id: 1) + [0],
@@ -52,10 +62,90 @@ import Testing
     try liar.greet()
     liar.ask(.fence)
     let gift = try MemFD.create("gift", size: 4096)
-    let before = (0..<CInt(512)).count { fcntl($0, F_GETFD) >= 0 }
+    let before = openDescriptors
     try liar.say(RenderAnswer.done(error: 0).packet(id: 2), gifts: [gift.raw, gift.raw])
     #expect(liar.end == .broken("it sends what is no answer"))
-    #expect((0..<CInt(512)).count { fcntl($0, F_GETFD) >= 0 } <= before)
+    #expect(closes(to: before))
+  }
+
+  private static let twin = RenderTwin(stride: 256, offset: 0, modifier: 0)
+  private static let picture = RenderPicture(
+    width: 64, height: 32, stride: 256, fourcc: 0x3432_5258)
+
+  /// Asks for a twin, as request 2, and what became of it; `.some(nil)` for none.
+  private func askForATwin(_ liar: Liar) -> () -> RenderExport?? {
+    final class Kept { var answer: RenderExport?? }
+    let kept = Kept()
+    liar.link.export(1, Self.picture) { kept.answer = .some($0) }
+    return { kept.answer }
+  }
+
+  @Test func aTwinComesWithItsDescriptor() throws {
+    let liar = try Liar()
+    try liar.greet()
+    let answer = askForATwin(liar)
+    liar.ask(.dropFile(1))
+    let gift = try MemFD.create("gift", size: 4096)
+    try liar.say(RenderAnswer.exported(Self.twin).packet(id: 2), gifts: [gift.raw])
+    let made = try #require(answer()?.flatMap { $0 })
+    #expect(made.twin == Self.twin)
+    #expect(try FileFacts(of: made.fd.raw).identity == FileFacts(of: gift.raw).identity)
+    // Its close may wait for whoever sent it.
+    #expect(made.fd.sender != .ourselves)
+    try liar.say(RenderAnswer.done(error: 0).packet(id: 3))
+    #expect(liar.end == nil && liar.outcomes == [.done])
+  }
+
+  @Test func noTwinIsAnAnswer() throws {
+    let liar = try Liar()
+    try liar.greet()
+    let answer = askForATwin(liar)
+    try liar.say(RenderAnswer.done(error: 19).packet(id: 2))
+    #expect(answer().map { $0 == nil } == true)
+    #expect(liar.end == nil)
+  }
+
+  /// No descriptor, two, one with another answer, one for another request, or one too early.
+  @Test(arguments: [
+    (RenderAnswer.exported(twin).packet(id: 2), 0), (RenderAnswer.exported(twin).packet(id: 2), 2),
+    (RenderAnswer.done(error: 0).packet(id: 2), 0), (RenderAnswer.done(error: 0).packet(id: 2), 1),
+    (RenderAnswer.done(error: 19).packet(id: 2), 1),
+    (RenderAnswer.exported(twin).packet(id: 3), 1), (RenderAnswer.exported(twin).packet(id: 4), 1),
+    (RenderAnswer.exported(twin).packet(id: 0), 1),
+  ])
+  func twinsThatAreNoneEndTheLinkAndAreClosed(_ bytes: [UInt8], _ gifts: Int) throws {
+    let liar = try Liar()
+    try liar.greet()
+    let answer = askForATwin(liar)
+    liar.ask(.dropFile(1))
+    liar.ask(.fence)
+    let gift = try MemFD.create("gift", size: 4096)
+    let before = openDescriptors
+    try liar.say(bytes, gifts: .init(repeating: gift.raw, count: gifts))
+    guard case .broken = liar.end else {
+      Issue.record("it goes on: \(String(describing: liar.end))")
+      return
+    }
+    #expect(answer().map { $0 == nil } == true)
+    #expect(liar.outcomes == [.lost, .lost])
+    #expect(closes(to: before))
+  }
+
+  @Test func aTwinBeforeTheGreetingEndsTheLink() throws {
+    let liar = try Liar()
+    let gift = try MemFD.create("gift", size: 4096)
+    try liar.say(RenderAnswer.exported(Self.twin).packet(id: 1), gifts: [gift.raw])
+    #expect(liar.end == .broken("it exports what was not asked for"))
+  }
+
+  @Test func aTwinForWhatAskedForNothingEndsTheLink() throws {
+    let liar = try Liar()
+    try liar.greet()
+    liar.ask(.dropFile(1))
+    let gift = try MemFD.create("gift", size: 4096)
+    try liar.say(RenderAnswer.exported(Self.twin).packet(id: 2), gifts: [gift.raw])
+    #expect(liar.end == .broken("it exports what was not asked for"))
+    #expect(liar.outcomes == [.lost])
   }
 
   @Test func fencesMayBeAnsweredOutOfOrder() throws {
