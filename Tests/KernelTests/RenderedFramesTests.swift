@@ -7,7 +7,7 @@ import Rendering
 import Testing
 
 /// What `pinhole serve --print-capabilities` says.
-private func capabilities(_ options: String...) -> String {
+func capabilities(_ options: String...) -> String {
   guard let directory = try? TemporaryDirectory(),
     let out = try? OwnedFD.open(directory.file("out"), O_WRONLY | O_CREAT),
     let child = try? ChildProcess(
