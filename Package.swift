@@ -87,7 +87,7 @@ let package = Package(
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     room("Pictures", ["Pixels", "CPNG"]),
     .systemLibrary(name: "CDrm", pkgConfig: "libdrm", providers: [.apt(["libdrm-dev"])]),
-    room("KMS", ["CDrm", "Linux"]),
+    room("KMS", ["CGbm", "CDrm", "Linux"]),
     room(
       "PinholeFrames", ["FrameProtocol", "PinholeProtocol", "Pixels", "Linux", "CLinux"]),
     room("PinholeInput", ["PinholeProtocol", "Linux"]),

@@ -20,25 +20,14 @@ public final class ImportedFramebuffer {
     guard drmPrimeFDToHandle(screen.fd.raw, dmabuf, &handle) == 0 else {
       throw KMSError("the driver does not import dma-bufs of guest memory", errno)
     }
-    var handles: [UInt32] = [handle, 0, 0, 0]
-    var strides: [UInt32] = [stride, 0, 0, 0]
-    var offsets: [UInt32] = [offset, 0, 0, 0]
-    var modifiers: [UInt64] = [0, 0, 0, 0]
-    var id: UInt32 = 0
-    var result = drmModeAddFB2WithModifiers(
-      screen.fd.raw, width, height, fourcc, &handles, &strides, &offsets, &modifiers, &id,
-      UInt32(DRM_MODE_FB_MODIFIERS))
-    if result != 0 {
-      // Drivers without modifiers know nothing but linear.
-      result = drmModeAddFB2(
-        screen.fd.raw, width, height, fourcc, &handles, &strides, &offsets, &id, 0)
-    }
-    guard result == 0 else {
+    do throws(KMSError) {
+      id = try screen.addFramebuffer(
+        handle, width: width, height: height, stride: stride, offset: offset, fourcc: fourcc,
+        modifier: 0)
+    } catch {
       drmCloseBufferHandle(screen.fd.raw, handle)
-      throw KMSError(
-        "the display does not take pictures of this format and stride (\(stride) bytes)", -result)
+      throw error
     }
-    self.id = id
     self.handle = handle
     self.screen = screen
   }
@@ -49,8 +38,77 @@ public final class ImportedFramebuffer {
   }
 }
 
-/// Memory of the display's own, `XRGB8888`, as large as the screen; black at first.
-public final class DumbFramebuffer {
+/// Memory of the display's own, `XRGB8888`, as large as the screen, that pictures are copied into.
+public protocol PaintedFramebuffer: AnyObject {
+  /// The framebuffer's id.
+  var id: UInt32 { get }
+
+  /// Makes it black.
+  func clear() throws(KMSError)
+
+  /// Copies a picture into the middle, or the middle of one that is too large.
+  ///
+  /// - Parameters:
+  ///   - pixels: rows of `width` pixels, `XRGB8888`.
+  ///   - width: pixels across.
+  func fill(_ pixels: [UInt8], width: Int) throws(KMSError)
+}
+
+/// Which part of a picture goes where on a screen, in pixels.
+struct Placement {
+  let across, down: Int
+  /// In the picture, and on the screen.
+  let from, to: (x: Int, y: Int)
+  /// Something of the screen stays black.
+  let hasBorder: Bool
+
+  /// Nil for a picture without a width.
+  init?(_ pixels: [UInt8], width: Int, on screen: KMSScreen) {
+    guard width > 0 else { return nil }
+    let height = pixels.count / 4 / width
+    let (screenWidth, screenHeight) = (Int(screen.width), Int(screen.height))
+    across = min(width, screenWidth)
+    down = min(height, screenHeight)
+    from = ((width - across) / 2, (height - down) / 2)
+    to = ((screenWidth - across) / 2, (screenHeight - down) / 2)
+    hasBorder = across < screenWidth || down < screenHeight
+  }
+}
+
+extension KMSScreen {
+  static let xrgb8888: UInt32 = 0x3432_5258
+
+  /// Adds a framebuffer of one plane: `AddFB2` with its modifier.
+  ///
+  /// - Parameter handle: the memory's GEM handle.
+  /// - Throws: where the driver cannot scan it.
+  func addFramebuffer(
+    _ handle: UInt32, width: UInt32, height: UInt32, stride: UInt32, offset: UInt32,
+    fourcc: UInt32, modifier: UInt64
+  ) throws(KMSError) -> UInt32 {
+    var handles: [UInt32] = [handle, 0, 0, 0]
+    var strides: [UInt32] = [stride, 0, 0, 0]
+    var offsets: [UInt32] = [offset, 0, 0, 0]
+    var modifiers: [UInt64] = [modifier, 0, 0, 0]
+    var id: UInt32 = 0
+    var result = drmModeAddFB2WithModifiers(
+      fd.raw, width, height, fourcc, &handles, &strides, &offsets, &modifiers, &id,
+      UInt32(DRM_MODE_FB_MODIFIERS))
+    if result != 0, modifier == 0 {
+      // Drivers without modifiers know nothing but linear.
+      result = drmModeAddFB2(
+        fd.raw, width, height, fourcc, &handles, &strides, &offsets, &id, 0)
+    }
+    guard result == 0 else {
+      throw KMSError(
+        "the display does not take pictures of this format and stride (\(stride) bytes)", -result)
+    }
+    return id
+  }
+}
+
+/// What every display has, and only the processor draws into.
+public final class DumbFramebuffer: PaintedFramebuffer {
   /// The framebuffer's id.
   public let id: UInt32
   private let handle: UInt32
@@ -74,10 +132,10 @@ public final class DumbFramebuffer {
     var handles: [UInt32] = [handle, 0, 0, 0]
     var strides: [UInt32] = [stride, 0, 0, 0]
     var offsets: [UInt32] = [0, 0, 0, 0]
-    let xrgb8888: UInt32 = 0x3432_5258
     guard
       drmModeAddFB2(
-        fd, screen.width, screen.height, xrgb8888, &handles, &strides, &offsets, &id, 0) == 0,
+        fd, screen.width, screen.height, KMSScreen.xrgb8888, &handles, &strides, &offsets, &id, 0)
+        == 0,
       drmModeMapDumbBuffer(fd, handle, &offset) == 0,
       let base = mmap(nil, Int(size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, Int(offset)),
       base != MAP_FAILED
@@ -105,24 +163,15 @@ public final class DumbFramebuffer {
   public func clear() { memset(mapping, 0, count) }
 
   /// Copies a picture into the middle, or the middle of one that is too large.
-  ///
-  /// - Parameters:
-  ///   - pixels: rows of `width` pixels, `XRGB8888`.
-  ///   - width: pixels across.
   public func fill(_ pixels: [UInt8], width: Int) {
-    guard width > 0 else { return }
-    let height = pixels.count / 4 / width
-    let across = min(width, Int(screen.width))
-    let down = min(height, Int(screen.height))
-    let from = (x: (width - across) / 2, y: (height - down) / 2)
-    let to = (x: (Int(screen.width) - across) / 2, y: (Int(screen.height) - down) / 2)
-    if across < Int(screen.width) || down < Int(screen.height) { memset(mapping, 0, count) }
+    guard let place = Placement(pixels, width: width, on: screen) else { return }
+    if place.hasBorder { clear() }
     pixels.withUnsafeBytes { bytes in
       guard let base = bytes.baseAddress else { return }
-      for row in 0..<down {
+      for row in 0..<place.down {
         memcpy(
-          mapping + (to.y + row) * stride + to.x * 4,
-          base + ((from.y + row) * width + from.x) * 4, across * 4)
+          mapping + (place.to.y + row) * stride + place.to.x * 4,
+          base + ((place.from.y + row) * width + place.from.x) * 4, place.across * 4)
       }
     }
   }

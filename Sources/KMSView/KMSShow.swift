@@ -18,6 +18,8 @@ package final class KMSShow {
     package var connector: String?
     /// The mode in pixels; nil: the guest's size, or the preferred one.
     package var size: (width: UInt32, height: UInt32)?
+    /// Pictures that are copied go into memory of the display's driver's choice, where it has one.
+    package var usesGBM = true
 
     /// Where there is a display, in whatever mode.
     package init(device: String, output: UInt32) {
@@ -29,7 +31,7 @@ package final class KMSShow {
   /// A frame's memory, as the screen knows it.
   private enum Picture {
     case imported(ImportedFramebuffer, BufferName)
-    case copied(DumbFramebuffer)
+    case copied(any PaintedFramebuffer)
 
     var id: UInt32 {
       switch self {
@@ -51,7 +53,7 @@ package final class KMSShow {
   private var node: NodeWatch?
   private var imports: [BufferName: ImportedFramebuffer] = [:]
   private var refused: Set<BufferName> = []
-  private var copies: [DumbFramebuffer] = []
+  private var copies: [any PaintedFramebuffer] = []
   /// What is on screen, or will be with the next event.
   private var current: Picture?
   /// What was on screen before it.
@@ -193,8 +195,9 @@ package final class KMSShow {
       size: options.size ?? (width: frame.crop.width, height: frame.crop.height),
       mustMatch: options.size != nil)
     screen = made
-    copies = [try DumbFramebuffer(on: made), try DumbFramebuffer(on: made)]
-    complain("showing output \(options.output) on \(made.name)")
+    let (frames, origin) = try made.makeFramebuffers(2, usesGBM: options.usesGBM)
+    copies = frames
+    complain("showing output \(options.output) on \(made.name), pictures from \(origin)")
     return made
   }
 
@@ -213,7 +216,7 @@ package final class KMSShow {
       var ready = pollfd(fd: acquire.descriptor, events: Int16(POLLIN), revents: 0)
       _ = poll(&ready, 1, 1000)
     }
-    target.fill(try pixels(of: frame, buffer), width: Int(frame.crop.width))
+    try target.fill(try pixels(of: frame, buffer), width: Int(frame.crop.width))
     return .copied(target)
   }
 
@@ -250,7 +253,7 @@ package final class KMSShow {
     if let screen, let shown = current, removals.contains(where: { shown.shows($0) }),
       waiting == nil
     {
-      copies[0].clear()
+      try copies[0].clear()
       try screen.show(copies[0].id, waits: true)
       previous = nil
       current = .copied(copies[0])

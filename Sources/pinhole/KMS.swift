@@ -46,6 +46,8 @@ struct KMSCommand: ParsableCommand {
       var options = KMSShow.Options(device: device, output: output)
       options.connector = connector
       options.size = mode.map { (UInt32($0.width), UInt32($0.height)) }
+      // For drivers whose GBM does not do, and for tests.
+      options.usesGBM = getenv("PINHOLE_KMS_DUMB") == nil
       let show = KMSShow(options, consumer)
       try show.run(until: signals.raw)
     } catch let error as FramesError {
