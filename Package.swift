@@ -260,7 +260,7 @@ let package = Package(
   swiftLanguageModes: [.v6]
 )
 
-// OpenGL for guests: the only program that loads libvirglrenderer and Mesa, which it does when it
+// OpenGL for guests: the only program that loads libvirglrenderer, with Mesa, which it does when it
 // runs, and the daemon's side of it.
 package.targets += [
   .target(name: "CVirgl", cSettings: [.define("_GNU_SOURCE")]),

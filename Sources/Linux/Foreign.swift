@@ -18,6 +18,7 @@ import Glibc
 /// | fcntl(2) `F_GET_SEALS`, `F_DUPFD_CLOEXEC` | anything | answered without asking the file's driver |
 /// | statx(2) `AT_STATX_DONT_SYNC` | anything | tells what is in memory; a server is not asked |
 /// | fstatfs(2), fstat(2), mmap(2), madvise(2), access | files with seals or on a block device (``FileFacts``) | the kernel's own memory or disk: nobody outside answers for them |
+/// | fstatfs(2), lseek(2) | files without a type, such as dma-bufs (`HostExport`) | the kernel's own: nobody outside answers for them |
 /// | preadv2(2) `RWF_NOWAIT` | files without an inode of their own (``Foreign/isEventFD(_:)``) | the flag; `EOPNOTSUPP` where a file does not know it |
 /// | poll(2) without time, epoll_ctl(2) | eventfds, sync_files, Unix sockets | looks at the kernel's own counters and queues |
 /// | write(2) | eventfds | only after poll(2) has found room; an owner who fills the counter in between is interrupted by the ``Watchdog``, and the interrupt is not delivered |
