@@ -77,6 +77,16 @@ package struct RenderingOptions {
     return try RendererHost(options, on: loop, log: log)
   }
 
+  /// What this back-end can do, in the words of QEMU's docs/interop/vhost-user.json.
+  ///
+  /// libvirt gives guests with accel3d a back-end that says `virgl`. To one that says `render-node`
+  /// it names this machine's first node, for guests without 3D too, and starts none of them where
+  /// there is no node: only who draws on one says so.
+  package static func features(_ place: Place) -> [String] {
+    guard case .success(let renderer) = probe(place) else { return [] }
+    return renderer.node == nil ? ["virgl"] : ["render-node", "virgl"]
+  }
+
   /// The renderer of a process that only asks whether there is one.
   package static func probe(
     _ place: Place = .automatic

@@ -106,12 +106,8 @@ struct Serve: ParsableCommand {
   func run() throws {
     try checkCombination()
     if printCapabilities {
-      // libvirt gives guests with accel3d a back-end that says "virgl".
-      var features = ""
-      if case .success = RenderingOptions.probe(render.place) {
-        features = #""render-node", "virgl""#
-      }
-      print(#"{"type": "gpu", "features": [\#(features)]}"#)
+      let features = RenderingOptions.features(render.place).map { "\"\($0)\"" }
+      print(#"{"type": "gpu", "features": [\#(features.joined(separator: ", "))]}"#)
       return
     }
     let limit = LogLines.bootstrap(level: logLevel, perSecond: budgets.maxLogLines)
