@@ -40,6 +40,8 @@ final class QEMUReading {
 struct QEMUInFlight {
   let buffer: OfferedBuffer
   let lock: Hold?
+  /// The picture before it, which QEMU may read until it has taken the message that replaces it.
+  let replaced: QEMUReading?
   let number: Int
   /// QEMU has taken so many messages about dma-bufs on outputs when it answers.
   let scanouts: UInt64
@@ -110,6 +112,7 @@ extension QEMUDisplay {
     guard let link, link.features != nil, link.outbox.isIdle, link.hasRoomForQuestions,
       inFlight == nil
     else { return }
+    let replaced = isShown ? nil : outputs[index].pages?.reading
     guard isShown || scanout(pages, on: index, link) else { return }
     let rect = outputs[index].missed.flatMap { outputs[index].size?.whole.intersection($0) }
     outputs[index].missed = nil
@@ -119,7 +122,8 @@ extension QEMUDisplay {
     counted.dmabufUpdates += 1
     let number = counted.dmabufUpdates
     inFlight = QEMUInFlight(
-      buffer: pages.buffer, lock: frame.lock, number: number, scanouts: scanouts)
+      buffer: pages.buffer, lock: frame.lock, replaced: replaced, number: number,
+      scanouts: scanouts)
     link.sendUpdate(patience: presentPatience) { [weak self, weak link] presented in
       guard let self else { return }
       landed(number, presented && self.link === link)

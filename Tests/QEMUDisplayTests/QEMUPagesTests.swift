@@ -124,6 +124,30 @@ struct QEMUPagesTests {
     #expect(next.pictures == sized + shown)
   }
 
+  @Test("What a renderer drew is not drawn into until QEMU has taken the next picture")
+  func replacedPicture() throws {
+    let (bench, qemu, _) = try start()
+    try bench.settle(qemu)
+    _ = try bench.source.back(0, id: 7, memory: .rendered)
+    var isFree = false
+    let hold = Hold { isFree = true }
+    bench.present(0, hold: hold)
+    hold.release()
+    try bench.settle(qemu)
+    #expect(qemu.pictures == sized + shown + shown)
+    #expect(!isFree, "QEMU has presented it, and may do so again")
+    qemu.acknowledges = false
+    _ = try bench.source.back(0, id: 8, memory: .rendered)
+    bench.present(0)
+    #expect(!isFree, "QEMU has not read that there is another one")
+    try bench.settle(qemu)
+    #expect(qemu.pictures == sized + shown + shown + shown)
+    #expect(!isFree)
+    qemu.acknowledge()
+    try bench.settle(qemu)
+    #expect(isFree)
+  }
+
   @Test("A new generation takes the old one's place, which QEMU has let go before it counts")
   func generations() throws {
     let (bench, qemu, old) = try start()
