@@ -61,7 +61,13 @@ struct GuestPlay: ParsableCommand {
       """)
 
   @Option(help: "The socket that pinhole listens on.")
-  var socketPath: String
+  var socketPath: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Instead, start a QEMU with this device of its own, such as virtio-gpu-pci,blob=true.",
+      valueName: "device"))
+  var qemuDevice: String?
 
   @Option(help: "Size of the pictures in pixels.")
   var size = PictureSize()
@@ -103,6 +109,12 @@ struct GuestPlay: ParsableCommand {
   var png: String?
 
   func validate() throws {
+    guard (socketPath == nil) != (qemuDevice == nil) else {
+      throw ValidationError("give --socket-path PATH, or --qemu-device instead")
+    }
+    guard png == nil || qemuDevice == nil else {
+      throw ValidationError("--png needs a pinhole: there is no display with --qemu-device")
+    }
     guard frames > 0 else { throw ValidationError("--frames must be at least 1") }
     guard rate >= 0, linger >= 0 else {
       throw ValidationError("--rate and --linger cannot be negative")
@@ -129,24 +141,38 @@ struct GuestPlay: ParsableCommand {
 
   private func play() throws(GuestError) {
     let options = self.options
-    let bytes = GuestSession.memory(for: options)
-    let ram = try GuestRAM(size: bytes, regions: GuestRAM.pcRegions(size: bytes))
-    let frontEnd = try VhostUserFrontEnd(path: socketPath, ram: ram)
-    let session = try GuestSession(frontEnd, options)
-    guard let display = frontEnd.display else { throw .closed("the display") }
+    let (transport, display) = try connect(options)
+    let session = try GuestSession(transport, options)
     if let png { mkdir(png, 0o755) }
     for number in 0..<frames {
       let start = Clock.now
       let drawn = try session.play(frame: number)
-      let shown = unseen ? nil : session.compare(with: drawn, on: display)
+      let shown = unseen ? nil : display.flatMap { session.compare(with: drawn, on: $0) }
       if let png, let shown { try write(shown, "\(png)/frame-\(number).png") }
       pace(since: start)
     }
     if linger > 0 { sleep(UInt32(linger)) }
-    report(session, display.now)
+    report(session, display?.now)
     if session.counters.wrongPictures > 0 {
       throw .violation("the display showed \(session.counters.wrongPictures) wrong pictures")
     }
+  }
+
+  /// The way to the device, and what QEMU's display shows of it if that can be seen.
+  private func connect(
+    _ options: GuestSession.Options
+  ) throws(GuestError) -> (any DeviceTransport, FakeDisplay?) {
+    let bytes = GuestSession.memory(for: options)
+    if let qemuDevice {
+      var qemu = QEMUProcess.Options()
+      qemu.devices = [qemuDevice]
+      qemu.megabytes = max(qemu.megabytes, Int(bytes >> 20) + 1)
+      return (try QTestPCI(QEMUProcess(qemu)), nil)
+    }
+    let ram = try GuestRAM(size: bytes, regions: GuestRAM.pcRegions(size: bytes))
+    let frontEnd = try VhostUserFrontEnd(path: socketPath ?? "", ram: ram)
+    guard let display = frontEnd.display else { throw .closed("the display") }
+    return (frontEnd, display)
   }
 
   private func pace(since start: UInt64) {
@@ -166,17 +192,17 @@ struct GuestPlay: ParsableCommand {
     do throws(PictureError) { try picture.writePNG(path) } catch { throw .unsupported("\(error)") }
   }
 
-  private func report(_ session: GuestSession, _ display: FakeDisplay.State) {
+  private func report(_ session: GuestSession, _ display: FakeDisplay.State?) {
     let counters = session.counters
     let mean = counters.flushTime / UInt64(max(counters.frames, 1)) / 1000
-    let updates = display.surfaces.values.reduce(0) { $0 + $1.updates }
+    let updates = display?.surfaces.values.reduce(0) { $0 + $1.updates } ?? 0
     print(
       """
       guest: frames \(counters.frames) discarded-pages \(counters.discardedPages) \
       wrong-pictures \(counters.wrongPictures) updates \(updates) seed \(seed) \
       flush-mean-us \(mean) flush-max-us \(counters.longestFlush / 1000)
       """)
-    for violation in display.violations { print("guest: the display objects: \(violation)") }
+    for violation in display?.violations ?? [] { print("guest: the display objects: \(violation)") }
   }
 }
 
