@@ -35,6 +35,8 @@ enum StandIn {
     options.socketPath = path
     options.framesSocket = Serving.frames(beside: path)
     options.qemuDisplay = nil
+    // On a busy machine the consumer may be late, and would get copies.
+    options.holdDeadline = 5_000_000_000
     if looks == .none { options.onDiscard = .ignore }
     let daemon = try Daemon(
       options, LogLines.bootstrap(level: .info, perSecond: 10), udmabuf: try device())
