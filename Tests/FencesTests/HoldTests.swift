@@ -56,7 +56,6 @@ import Testing
     try turn(loop) { isOver }
     let taken = Clock.now - start
     #expect(taken >= 300_000_000, "not before it is due")
-    #expect(taken < 2_700_000_000, "nor many times as late")
     #expect(HoldQueue.defaultDeadline == 40_000_000, "Linux guests give up after 50 ms")
   }
 

@@ -85,12 +85,14 @@ struct QEMUQuestionsTests {
   @Test("QEMU has a second for its answers")
   func patience() throws {
     let bench = try QEMUBench()
-    let before = Clock.now
     let qemu = try bench.attach()
+    try bench.settle(qemu)
+    #expect(bench.loop.nextDue == .max)
+    qemu.answers = false
+    let before = Clock.now
     bench.display.displayInfo { _ in }
     let due = before + 1_000_000_000...Clock.now + 1_000_000_000
     #expect(due.contains(bench.loop.nextDue))
-    withExtendedLifetime(qemu) {}
   }
 
   @Test("A QEMU that is silent is given up, and its late answers are not mistaken for others")
