@@ -27,7 +27,6 @@ struct TwinTests {
     private let driver: GPUDriver
     private var shown: Rect
     private var pixels: [UInt32]
-    private var object: UInt32 = 100
 
     init(_ options: [String] = []) throws {
       pinhole = try PinholeProcess(
@@ -51,6 +50,11 @@ struct TwinTests {
           1, target: 2, format: 2, bind: 0x14_000a, width: shown.width, height: shown.height))
       for id: UInt32 in 1...2 { try driver.perform(.context(1, attach: true, resource: id)) }
       try driver.perform(.setScanout(0, resource: 1, shown))
+      // Shaders are compiled once: that takes an emulated processor seconds.
+      var stream = VirglStream()
+      stream.target(surface: 100, resource: 1, format: 2)
+      stream.prepareTriangles(size: Self.size, first: 101)
+      try driver.perform(.submit(1, stream.bytes))
     }
 
     /// Shows another part of the same picture, in memory of another size.
@@ -69,9 +73,6 @@ struct TwinTests {
     /// Fills rows, and flushes these alone.
     func paint(_ pixel: UInt32, rows: Range<UInt32>) throws {
       var stream = VirglStream()
-      stream.target(surface: object, resource: 1, format: 2)
-      stream.prepareTriangles(size: Self.size, first: object + 1)
-      object += 10
       let height = Float(Self.size.height) / 2
       let (top, end) = (Float(rows.lowerBound) / height - 1, Float(rows.upperBound) / height - 1)
       for corners in [
@@ -130,7 +131,7 @@ struct TwinTests {
     let vgem = try Vgem()
     var buffers: Set<BufferName> = []
     try painter.paint(0x10_2030, rows: 0..<Painter.size.height)
-    for step in UInt32(0)..<12 {
+    for step in UInt32(0)..<7 {
       let first = step % 8 * 25
       try painter.paint(0x01_0203 * (step + 1), rows: first..<first + 25)
       let buffer = try painter.shownBuffer()
@@ -139,7 +140,7 @@ struct TwinTests {
       #expect(exporter(of: buffer.descriptor) == "drm")
       #expect(buffer.modifier == linearModifier && buffer.layout.planes.count == 1)
       #expect(buffer.stride == 1280)
-      #expect(ph_drm_imports(vgem.descriptor, buffer.descriptor) == 1)
+      #expect(ph_drm_imports(vgem.descriptor, buffer.descriptor) == 0)
     }
     // They take turns: what is in each was brought up to date.
     #expect(buffers.count >= 2)
