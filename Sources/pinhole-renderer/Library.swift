@@ -1,3 +1,4 @@
+import CLinux
 import CVirgl
 import Glibc
 import RenderWire

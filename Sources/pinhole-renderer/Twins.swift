@@ -1,5 +1,6 @@
 import CGbm
 import CLinux
+import CVirgl
 import Glibc
 import Linux
 import RenderWire

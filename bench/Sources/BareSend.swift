@@ -1,3 +1,4 @@
+import CLinux
 import FakeGuest
 import Glibc
 import Linux

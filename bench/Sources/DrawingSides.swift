@@ -1,3 +1,4 @@
+import CLinux
 import CVirgl
 import FakeGuest
 import Glibc
