@@ -131,18 +131,20 @@ final class RenderServer {
   }
 
   private func answer(_ id: UInt32, _ error: CInt) {
-    answer(id, .done(error: UInt32(bitPattern: error)), [])
+    send(id, .done(error: UInt32(bitPattern: error)), [])
   }
 
-  private func answer(_ id: UInt32, _ answer: RenderAnswer, _ fds: [CInt]) {
+  /// The number of an error, 0 for none.
+  @discardableResult
+  private func send(_ id: UInt32, _ answer: RenderAnswer, _ fds: [CInt]) -> CInt {
     answer.packet(id: id).withUnsafeBytes { bytes in
       while true {
         do throws(Errno) {
           _ = try UnixSocket.send(socket, bytes, fds: fds)
-          return
+          return 0
         } catch {
           // The daemon never lets its side fill up for long; if it is gone the next receive says so.
-          guard error.code == EINTR || error.code == EAGAIN else { return }
+          guard error.code == EINTR || error.code == EAGAIN else { return error.code }
         }
       }
     }
@@ -185,7 +187,9 @@ final class RenderServer {
     do throws(Twin.Failure) {
       let twin = try Twin.make(of: picture, by: maker).get()
       let memory = try twin.export().get()
-      answer(id, .exported(twin.layout), [memory.raw])
+      // As many descriptors of this user may be under way as the kernel permits (ETOOMANYREFS).
+      let error = send(id, .exported(twin.layout), [memory.raw])
+      guard error == 0 else { return answer(id, error) }
       twins[file] = twin
     } catch { answer(id, error.code) }
   }
