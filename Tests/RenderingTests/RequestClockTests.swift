@@ -7,6 +7,21 @@ import Testing
 
 /// What may take how long, and what is an excuse.
 @Suite struct RequestClockTests {
+  /// The timer is looked at, so that nobody has to wait for it.
+  @Test func aRendererHasAMinuteToStartIn() throws {
+    let loop = try EventLoop()
+    var link: RenderLink?
+    var theirs: OwnedFD?
+    let before = Clock.now
+    try UnixSocket.Pair(.seqpacket).split { first, second in
+      link = try? RenderLink(first, on: loop, deadline: 10_000_000_000)
+      theirs = consume second
+    }
+    let due = before + 60_000_000_000...Clock.now + 60_000_000_000
+    #expect(link != nil && due.contains(loop.nextDue))
+    _ = theirs.take()
+  }
+
   @Test func nothingThatIsAskedTakesNoTime() {
     var clock = RequestClock()
     #expect(clock.since == nil)
