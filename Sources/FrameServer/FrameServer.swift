@@ -184,9 +184,10 @@ public final class FrameServer: Sink {
     recipients = recipients.filter { pid, known in
       known.keepsPages || clients.contains { $0.peer.pid == pid }
     }
-    if pid != 0, let known = recipients[pid] { return known }
+    guard pid != 0 else { return Recipient("frame consumer (process 0)") }
+    if let known = recipients[pid] { return known }
     let new = Recipient("frame consumer (process \(pid))")
-    if pid != 0 { recipients[pid] = new }
+    recipients[pid] = new
     return new
   }
 }

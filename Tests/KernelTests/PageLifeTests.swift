@@ -274,6 +274,13 @@ struct PageLifeTests {
       let second = try #require(try object(scene, name))
       #expect(try view(second) == bytes(scene, buffer.pages))
       #expect(try view(second) != view(first))
+      // At once, too, before any timer could have looked.
+      for round in 10..<30 as Range<UInt8> {
+        try MemFD.punchHole(scene.ram.fd.raw, offset: page, count: 4096)
+        scene.ram.write([UInt8](repeating: round, count: 4096), to: buffer.pages)
+        let next = try #require(try object(scene, name))
+        #expect(try view(next) == bytes(scene, buffer.pages), "round \(round)")
+      }
     }
     try scene.send(.unref(1))
     #expect(try object(scene, name) == nil)

@@ -92,6 +92,32 @@ struct QEMUStageTests {
     #expect(isSame)
   }
 
+  @Test("Much more than was staged before does not go where a reader has not read yet")
+  func larger() throws {
+    let pipe = try Pipe(8 << 20)
+    var stage = QEMUStage(socketRoom: pipe.room)
+    var sent: [UInt8] = []
+    var step: UInt8 = 0
+    while stage.waiting == 0 {
+      step &+= 1
+      let bytes = [UInt8](repeating: step, count: 4096)
+      sent += bytes
+      try put(bytes, into: &stage, pipe)
+    }
+    let large = [UInt8](repeating: 255, count: pipe.room + 200_000)
+    sent += large
+    try put(large, into: &stage, pipe)
+    var received: [UInt8] = []
+    while received.count < sent.count {
+      let some = pipe.readAll()
+      try #require(!some.isEmpty, "\(received.count) of \(sent.count) bytes")
+      received += some
+      _ = try stage.drain(pipe.sender.raw)
+    }
+    let isSame = received == sent
+    #expect(isSame)
+  }
+
   @Test("What a reader keeps up with is staged in the same memory again")
   func sameMemory() throws {
     let pipe = try Pipe(1 << 20)

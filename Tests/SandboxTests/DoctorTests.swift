@@ -87,6 +87,12 @@ import Testing
     Dictionary(uniqueKeysWithValues: report.lines.map { ($0.subject, $0.mark) })
   }
 
+  @Test func aGroupToJoinIsNeverRoot() {
+    let advice = device("udmabuf", "root", 0o660, opens: false).advice
+    #expect(advice.hasPrefix("add the rule KERNEL==\"udmabuf\", GROUP=\"kvm\""), "\(advice)")
+    #expect(device("udmabuf", "kvm", 0o660, opens: false).advice.hasPrefix("add this user to"))
+  }
+
   @Test func aHealthyMachineIsDirect() {
     let report = DoctorReport(healthy())
     #expect(report.isDirect)
