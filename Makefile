@@ -170,9 +170,7 @@ test-all: test test-packages
 	Tests/run discards
 	Tests/run libvirt
 	Tests/run gst
-	Tests/run piglit
 	Tests/run virgl-trixie
-	Tests/run discards
 	Tests/guest-discards hugetlb vm
 	Tests/fuzz 120
 	$(MAKE) kernel-test-new torn rust-vmm gst-test
