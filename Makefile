@@ -173,7 +173,7 @@ test-all: test test-packages
 	Tests/run virgl-trixie
 	Tests/guest-discards hugetlb vm
 	Tests/fuzz 120
-	$(MAKE) kernel-test-new torn rust-vmm gst-test
+	$(MAKE) kernel-test-new torn rust-vmm
 	$(MAKE) gpu-check VM=1
 	$(MAKE) storm PUNCHES=1000000
 
