@@ -184,9 +184,9 @@ final class RenderServer {
     twins[file] = nil
     guard let maker else { return answer(id, ENODEV) }
     guard files[file] != nil else { return answer(id, ENOENT) }
-    do throws(Twin.Failure) {
-      let twin = try Twin.make(of: picture, by: maker).get()
-      let memory = try twin.export().get()
+    do throws(Errno) {
+      let twin = try Twin(of: picture, by: maker)
+      let memory = try twin.export()
       // As many descriptors of this user may be under way as the kernel permits (ETOOMANYREFS).
       let error = send(id, .exported(twin.layout), [memory.raw])
       guard error == 0 else { return answer(id, error) }

@@ -22,9 +22,7 @@ final class TwinMaker {
     self.node = node
     let xrgb8888: UInt32 = 0x3432_5258
     let trial = RenderPicture(width: 64, height: 64, stride: 256, fourcc: xrgb8888)
-    guard case .success(let twin) = Twin.make(of: trial, by: self),
-      case .success = twin.export()
-    else { return nil }
+    do throws(Errno) { _ = try Twin(of: trial, by: self).export() } catch { return nil }
   }
 
   deinit { ph_gbm_close(device) }
@@ -34,17 +32,20 @@ final class TwinMaker {
 ///
 /// It is only written to, as reading from there may be slow: what it shows comes from the file.
 final class Twin {
-  /// An error number as in errno(3).
-  struct Failure: Error {
-    let code: CInt
-  }
-
   private let picture: RenderPicture
   private var memory: ph_gbm_picture
   /// Which made it, and must outlive it.
   private let maker: TwinMaker
 
-  private init(_ picture: RenderPicture, _ memory: ph_gbm_picture, _ maker: TwinMaker) {
+  /// Black at first. Its rows are as long as the picture's at least: every importer takes these.
+  init(of picture: RenderPicture, by maker: TwinMaker) throws(Errno) {
+    guard picture.width > 0, picture.width <= picture.stride / 4, picture.stride % 4 == 0 else {
+      throw Errno(EINVAL, "gbm_bo_create")
+    }
+    var memory = ph_gbm_picture()
+    let error = ph_gbm_create(
+      maker.device, picture.stride / 4, picture.height, picture.fourcc, &memory)
+    guard error == 0 else { throw Errno(error, "gbm_bo_create") }
     self.picture = picture
     self.memory = memory
     self.maker = maker
@@ -52,28 +53,14 @@ final class Twin {
 
   deinit { ph_gbm_destroy(&memory) }
 
-  /// Black at first. Its rows are as long as the picture's at least: every importer takes these.
-  static func make(of picture: RenderPicture, by maker: TwinMaker) -> Result<Twin, Failure> {
-    guard picture.width > 0, picture.width <= picture.stride / 4, picture.stride % 4 == 0 else {
-      return .failure(Failure(code: EINVAL))
-    }
-    var memory = ph_gbm_picture()
-    let error = ph_gbm_create(
-      maker.device, picture.stride / 4, picture.height, picture.fourcc, &memory)
-    guard error == 0 else { return .failure(Failure(code: error)) }
-    return .success(Twin(picture, memory, maker))
-  }
-
   /// How it lies in its dma-buf.
   var layout: RenderTwin {
     RenderTwin(stride: memory.stride, offset: memory.offset, modifier: memory.modifier)
   }
 
   /// A descriptor of its dma-buf.
-  func export() -> Result<SharedFD, Failure> {
-    let fd = ph_gbm_export(&memory)
-    return fd < 0
-      ? .failure(Failure(code: -fd)) : .success(SharedFD(OwnedFD(adopting: fd)))
+  func export() throws(Errno) -> SharedFD {
+    SharedFD(OwnedFD(adopting: try check(ph_gbm_export(&memory), "gbm_bo_get_fd")))
   }
 
   /// Copies what was read back into the file.
