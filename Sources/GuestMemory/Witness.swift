@@ -186,10 +186,11 @@ public final class Witness {
     guard engine.listener.isRunning else { throw .listener(Errno(EPIPE, "read(userfaultfd)")) }
   }
 
-  /// A page broke, and zeros took the place of all of the mapping: it proves nothing any more.
-  var isBroken: Bool { shield?.isLost == true }
+  /// A page broke, and zeros took the place of all of the mapping; or a fault could not be served,
+  /// so that nobody watches it. It proves nothing any more.
+  var isBroken: Bool { shield?.isLost == true || marks.isGivenUp }
 
-  /// Of zeros that took the mapping's place every page would be present.
+  /// Every page might be present then, whoever owns it.
   private func requireMapping() throws(WitnessError) {
     if isBroken { throw .broken }
   }

@@ -72,7 +72,8 @@ public enum WitnessError: Error, CustomStringConvertible, Sendable {
       return "cannot fill the hole at file offset \(offset): \(e)"
     case .arming(let offset, let e): return "cannot map the page at file offset \(offset): \(e)"
     case .broken:
-      return "a page of guest memory is broken, as the kernel's log says: replace the memory"
+      return "a page of guest memory is broken or cannot be had: the kernel's log tells of memory "
+        + "to be replaced, /proc/meminfo of huge pages that have run out"
     case .scanning(let e): return "cannot read the page tables of guest memory: \(e)"
     }
   }

@@ -125,13 +125,21 @@ final class WitnessListener: Sendable {
         return true
       case Int64(-EEXIST), Int64(-EFAULT): present.toggle()
       default:
-        // Past the end of the file or out of memory: the toucher faults again, and is told.
-        _ = ph_uffd_wake(uffd.fd.raw, page, marks.pageSize)
+        // Out of memory, or of huge pages: a toucher that is woken would fault again, for ever.
+        giveUp(marks)
         return true
       }
     }
     _ = ph_uffd_wake(uffd.fd.raw, page, marks.pageSize)
     return true
+  }
+
+  /// Leaves the pages of a witness to the kernel, which wakes all who wait and tells them itself
+  /// what it cannot give: SIGBUS. The witness proves nothing any more.
+  private func giveUp(_ marks: WitnessMarks) {
+    marks.giveUp()
+    guard let base = UnsafeRawPointer(bitPattern: marks.base) else { return }
+    uffd.unregister(base, (marks.size &+ marks.pageSize &- 1) & ~(marks.pageSize &- 1))
   }
 
   /// Fills a hole with zeros. The kernel has no UFFDIO_ZEROPAGE for huge pages.

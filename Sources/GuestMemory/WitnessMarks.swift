@@ -12,6 +12,7 @@ final class WitnessMarks: @unchecked Sendable {
   /// How many bits are set, but for what is being set or taken at this moment. A mark counts
   /// before the listener lets the page appear, so who saw the page sees the count.
   private let pending = Atomic<Int>(0)
+  private let gaveUp = Atomic<Bool>(false)
 
   /// Marks for `size` bytes of mapping at the address `base`; nil without memory.
   init?(base: UInt, size: UInt64, pageSize: UInt64) {
@@ -28,6 +29,11 @@ final class WitnessMarks: @unchecked Sendable {
 
   /// No page is marked.
   var isEmpty: Bool { pending.load(ordering: .acquiring) == 0 }
+
+  /// A fault could not be served, so that nobody watches the mapping any more.
+  var isGivenUp: Bool { gaveUp.load(ordering: .acquiring) }
+
+  func giveUp() { gaveUp.store(true, ordering: .releasing) }
 
   func contains(address: UInt64) -> Bool {
     address >= UInt64(base) && address &- UInt64(base) < size

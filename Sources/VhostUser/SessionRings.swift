@@ -1,3 +1,4 @@
+import GuestMemory
 import Linux
 import Logging
 import Virtqueue
@@ -151,6 +152,8 @@ extension VhostUserSession {
     guard !vring.isBroken else { return }
     vring.isBroken = true
     unwatch(vring)
+    // Zeros took the place of memory that is gone; the session ends, and says so.
+    guard memory.lostRegion == nil else { return }
     logger.error("\(error); the queue is stopped until the driver resets it")
     if let event = vring.error { Foreign.signal(event.raw) }
   }
