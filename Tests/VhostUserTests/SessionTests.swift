@@ -128,6 +128,7 @@ struct SessionTests {
     #expect(try peer.ack(.removeMemoryRegion, second, fds: [guest.file.raw]) == 0)
     #expect(peer.memory.entries.isEmpty)
     #expect(peer.device.diary == ["memory -0", "memory -0", "memory -1", "memory -1"])
+    #expect(peer.memory.takeUncovered().isEmpty, "a device that asks for no list gets no long one")
   }
 
   @Test("A bad region ends a connection that asks for no acknowledgement")

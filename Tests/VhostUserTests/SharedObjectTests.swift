@@ -106,4 +106,29 @@ struct SharedObjectTests {
     }
     #expect(Array(bytes[..<count]) == expected)
   }
+
+  /// It would take a request that it does not know for an error.
+  @Test(
+    "A front-end that has not asked to be told is not told",
+    arguments: [ProtocolFeatures.sharedObject, .backEndRequest])
+  func unasked(_ missing: ProtocolFeatures) throws {
+    let peer = try FrontEnd()
+    let chosen = ProtocolFeatures.offered.subtracting(missing)
+    try peer.send(.setProtocolFeatures, WordPayload(chosen.rawValue).bytes)
+    let pair = try UnixSocket.Pair(.stream)
+    var ends: (SharedFD?, SharedFD?) = (nil, nil)
+    pair.split { ends = (SharedFD($0), SharedFD($1)) }
+    let ours = try #require(ends.0)
+    try peer.send(.setBackendRequestFD, fds: [try #require(ends.1).raw])
+    #expect(peer.reason == nil && peer.session?.backendChannel != nil)
+    peer.session?.announce(try #require(SharedObjectID(Self.name)))
+    var bytes = [UInt8](repeating: 0, count: 128)
+    var fds: [CInt] = []
+    let error = #expect(throws: Errno.self) {
+      try bytes.withUnsafeMutableBytes {
+        try UnixSocket.receive(ours.raw, into: $0, fds: &fds, dontWait: true).count
+      }
+    }
+    #expect(error?.code == EAGAIN)
+  }
 }

@@ -153,6 +153,30 @@ struct ChainTests {
     #expect(chain.writableCount == 1)
   }
 
+  /// A queue of any size takes as many as QEMU does, and keeps no memory for them afterwards.
+  @Test("A chain may have 1024 descriptors, and not one more", arguments: [1024, 1025])
+  func longest(count: Int) throws {
+    let driver = try Driver()
+    let queue = try driver.queue()
+    let table = Driver.low + 0x20000
+    for i in 0..<UInt16(count) {
+      // Every other byte, so that nothing merges.
+      driver.describe(
+        i, Driver.buffers + 2 * UInt64(i), 1, i + 1 < count ? Flag.next : 0, next: i + 1,
+        table: table)
+    }
+    driver.describe(0, table, 16 * UInt32(count), Flag.indirect)
+    driver.offer(0)
+    guard count == 1024 else {
+      #expect(throws: RingError.chainTooLong(queue: 3, head: 0)) { try queue.pop() }
+      return
+    }
+    let chain = try #require(try queue.pop())
+    #expect(chain.readable.count == count && chain.readableCount == count)
+    queue.push(chain, written: 0)
+    #expect(chain.readable.capacity < count)
+  }
+
   @Test("A direct descriptor may lead to an indirect table")
   func mixed() throws {
     let driver = try Driver()
@@ -229,5 +253,21 @@ struct ChainTests {
     queue.push(chain, written: 4)
     #expect(driver.used(0) == (0, 4))
     #expect(try queue.pop()?.head == 1)
+  }
+
+  @Test("An answer goes to where the ring is by then")
+  func answersFollow() throws {
+    let driver = try Driver()
+    let queue = try driver.queue()
+    driver.describe(0, Driver.high, 4, Flag.write)
+    driver.offer(0)
+    let chain = try #require(try queue.pop())
+    // The same addresses are another file now.
+    try driver.memory.remove(Driver.regions[0])
+    try driver.memory.add(Driver.regions[0], SharedFD(try MemFD.create("other", size: 0x100000)))
+    #expect(driver.usedIndex == 0)
+    queue.push(chain, written: 3)
+    #expect(driver.usedIndex == 1)
+    #expect(driver.used(0) == (0, 3))
   }
 }
