@@ -24,6 +24,27 @@ import Testing
     #expect(try keyboard.configuration(0xff, 0xff)[2] == 0)
   }
 
+  /// Three devices that a guest can tell apart, with all that a mouse has on two of them.
+  @Test func eachIsADeviceOfItsOwn() throws {
+    let process = try InputProcess()
+    let pointer: [UInt8] = [UInt8](repeating: 0, count: 34) + [0xff]
+    let expected: [(name: String, product: UInt8, keys: [UInt8]?, relative: [UInt8])] = [
+      ("keyboard", 1, nil, []), ("mouse", 2, pointer, [0b0100_0011, 1]),
+      ("tablet", 3, pointer, [0b0100_0000, 1]),
+    ]
+    for (name, product, keys, relative) in expected {
+      let guest = try InputGuest(process.directory.file(name))
+      let identity = try guest.configuration(0x03, 0)
+      #expect(identity[8..<16] == [6, 0, 0xf4, 0x1a, product, 0, 1, 0], "\(name)")
+      func bits(_ type: UInt8) throws -> [UInt8] {
+        let answer = try guest.configuration(0x11, type)
+        return Array(answer[8..<8 + Int(answer[2])])
+      }
+      if let keys { #expect(try bits(1) == keys, "\(name)") }
+      #expect(try bits(2) == relative, "\(name)")
+    }
+  }
+
   @Test func tellsItsAxesInWhateverSize() throws {
     let process = try InputProcess()
     let tablet = try InputGuest(process.directory.file("tablet"))
@@ -150,6 +171,51 @@ import Testing
     // A reset puts them out.
     try keyboard.front.reset()
     #expect(try controller.next(timeout: 20_000) == .leds(0))
+  }
+
+  /// A turn of the loop serves 512 requests of a queue; no kick comes for those behind them.
+  @Test func whatATurnDoesNotServeTheNextOneDoes() throws {
+    let process = try InputProcess(["--max-rate", "1000000"])
+    let keyboard = try InputGuest(process.directory.file("keyboard"), buffers: 1024)
+    let tablet = try InputGuest(process.directory.file("tablet"))
+    try tablet.fill()
+    let controller = try process.controller()
+    let events: [InputEvent] = (0..<200).flatMap { _ in
+      [.key(30, isDown: true), synchronize, .key(30, isDown: false), synchronize]
+    }
+    for event in events where event != synchronize {
+      try controller.send([event])
+      while controller.hasWaiting { try controller.flush() }
+    }
+    // What this one sent last has come, and so has the rest.
+    try controller.move(to: InputPlace(x: 0, y: 0, width: 1, height: 1))
+    _ = try tablet.wait(for: 3)
+    try keyboard.fill()
+    #expect(try keyboard.wait(for: events.count, refill: false) == events)
+    try keyboard.switchLeds(Array(repeating: (0, 1), count: 600) + [(1, 1)])
+    while let event = try controller.next(timeout: 20_000), event != .leds(0b11) {}
+    #expect(try process.controller().leds == 0b11)
+  }
+
+  /// What one guest was typed and did not take is not typed at the next one.
+  @Test func theNextGuestGetsNothingOfTheLast() throws {
+    let process = try InputProcess()
+    let keyboard = try InputGuest(process.directory.file("keyboard"))
+    let tablet = try InputGuest(process.directory.file("tablet"))
+    try tablet.fill()
+    let controller = try process.controller()
+    for code: UInt16 in 16...25 {
+      try controller.send([.key(code, isDown: true)])
+      try controller.send([.key(code, isDown: false)])
+    }
+    // What this one sent last has come, and so has the rest.
+    try controller.move(to: InputPlace(x: 0, y: 0, width: 1, height: 1))
+    _ = try tablet.wait(for: 3)
+    try keyboard.front.reset()
+    let next = try InputGuest(after: keyboard)
+    try next.fill()
+    try controller.send([.key(32, isDown: true)])
+    #expect(try next.wait(for: 2) == [.key(32, isDown: true), synchronize])
   }
 
   @Test func goesOnAfterPauseAndReset() throws {

@@ -50,7 +50,8 @@ final class InputProcess {
   }
 }
 
-/// A driver of an input device, as Linux has it: 64 buffers of 8 bytes that wait for events.
+/// A driver of an input device, as Linux has it: 64 buffers of 8 bytes that wait for events, unless
+/// more are wanted.
 final class InputGuest {
   let front: VhostUserFrontEnd
   let ram: GuestRAM
@@ -59,17 +60,17 @@ final class InputGuest {
   private let pages: GuestPages
   private var seen: [InputEvent] = []
   private var heads: [UInt16: UInt64] = [:]
-  private lazy var free = (0..<UInt64(Self.buffers)).map { pages.start + $0 * 8 }
+  private lazy var free = (0..<UInt64(events.size)).map { pages.start + $0 * 8 }
   static let buffers: UInt16 = 64
 
-  init(_ path: String, eventIndex: Bool = true) throws {
+  init(_ path: String, eventIndex: Bool = true, buffers: UInt16 = InputGuest.buffers) throws {
     ram = try GuestRAM(size: 1 << 20)
     var options = VhostUserFrontEnd.Options()
     options.display = false
     front = try VhostUserFrontEnd(path: path, ram: ram, options)
-    pages = try ram.allocate(pages: 1)
-    events = try SplitRing(ram, size: Self.buffers, indirect: false, eventIndex: eventIndex)
-    status = try SplitRing(ram, size: Self.buffers, indirect: false, eventIndex: eventIndex)
+    pages = try ram.allocate(bytes: 2 * Self.lamps)
+    events = try SplitRing(ram, size: buffers, indirect: false, eventIndex: eventIndex)
+    status = try SplitRing(ram, size: buffers, indirect: false, eventIndex: eventIndex)
     try front.start(
       features: 1 << 32 | (eventIndex ? 1 << 29 : 0), queues: [events, status])
   }
@@ -126,22 +127,34 @@ final class InputGuest {
     return Array(all.prefix(count))
   }
 
+  /// Where the states of lamps are, behind the buffers of events: 1024 of either at most.
+  private static let lamps = 8192
+
   /// Switches lamps as Linux does: one buffer for each.
   func switchLed(_ code: UInt16, _ value: Int32, length: UInt32 = 8) throws {
-    let address = pages.start + 2048
-    let raw = ram.pointer(address)
-    raw.storeBytes(of: EventType.led, as: UInt16.self)
-    raw.storeBytes(of: code, toByteOffset: 2, as: UInt16.self)
-    raw.storeBytes(of: value, toByteOffset: 4, as: Int32.self)
-    let head = try status.add([.init(address, length)])
+    try switchLeds([(code, value)], length: length)
+  }
+
+  /// Switches lamps with one kick, and waits until all of that is taken.
+  func switchLeds(_ states: [(code: UInt16, value: Int32)], length: UInt32 = 8) throws {
+    var heads: [UInt16] = []
+    for (index, state) in states.enumerated() {
+      let address = pages.start + UInt64(Self.lamps + index * 8)
+      let raw = ram.pointer(address)
+      raw.storeBytes(of: EventType.led, as: UInt16.self)
+      raw.storeBytes(of: state.code, toByteOffset: 2, as: UInt16.self)
+      raw.storeBytes(of: state.value, toByteOffset: 4, as: Int32.self)
+      heads.append(try status.add([.init(address, length)]))
+    }
     if status.publish() { try front.kick(1) }
     let deadline = Clock.now + 20_000_000_000
-    while true {
+    while let head = heads.first {
       if let used = try status.reap() {
         #expect(used.head == head)
-        return
+        heads.removeFirst()
+        continue
       }
-      try #require(Clock.now < deadline, "the status was not taken")
+      try #require(Clock.now < deadline, "\(heads.count) of \(states.count) were not taken")
       usleep(500)
     }
   }
