@@ -21,6 +21,10 @@ final class FilmRecorder: Sink {
   private(set) var reel: [Shot] = []
   private(set) var sizes: [Int: (width: UInt32, height: UInt32)] = [:]
   private(set) var revoked: [(id: UInt32, reason: RevocationReason)] = []
+  /// Times that the guest did not wait for it any longer.
+  private(set) var expired = 0
+  /// Times that it was asked for what was read meanwhile.
+  private(set) var reviews = 0
   private var owed: [Int: Rect] = [:]
   private var leaving: [(buffer: OfferedBuffer, lock: Hold)] = []
   private unowned let scene: Scene
@@ -79,4 +83,10 @@ final class FilmRecorder: Sink {
     lock.retain()
     leaving.append((buffer, lock))
   }
+
+  func expired(_ lock: Hold) { expired += 1 }
+
+  func shows(_ buffer: OfferedBuffer) -> Bool { reel.contains { $0.frame.buffer === buffer } }
+
+  func reviewLocks() { reviews += 1 }
 }
