@@ -8,8 +8,8 @@ import Testing
 @Suite struct BadCommandTests {
   private static let huge = Rect(width: .max, height: .max)
 
-  /// Commands to a device that has resource 1 (64 by 64, with backing), 2 (64 by 64, without)
-  /// and blob 3 of one page.
+  /// Commands to a device that has resource 1 (64 by 64, with backing), 2 (64 by 64, without),
+  /// blob 3 of one page, and blob 4 of two pages that it has not got.
   static let refused: [(GPUCommand, GPUResponse)] = [
     (GPUCommand(name: "unknown", type: 0x1ff), .unspecified),
     (.whole3D(0x207), .unspecified), (.whole3D(0x200), .unspecified),
@@ -19,6 +19,8 @@ import Testing
     (.create2D(1, .b8g8r8x8, width: 1, height: 1), .invalidResource),
     (.create2D(9, .b8g8r8x8, width: 0, height: 1), .invalidParameter),
     (.create2D(9, .b8g8r8x8, width: 1, height: .max), .invalidParameter),
+    (.create2D(9, .b8g8r8x8, width: 16385, height: 1), .invalidParameter),
+    (.create2D(9, .b8g8r8x8, width: 1, height: 16385), .invalidParameter),
     (.create2D(9, .b8g8r8x8, width: 16384, height: 16384), .outOfMemory),
     (.unref(9), .invalidResource),
     (.attachBacking(9, [MemoryEntry(address: 4096, length: 4096)]), .invalidResource),
@@ -44,6 +46,12 @@ import Testing
     (.transferToHost2D(1, Rect(width: 64, height: 64), offset: .max), .invalidParameter),
     (.transferToHost2D(2, Rect(width: 64, height: 64), offset: 0), .invalidParameter),
     (.createBlob(9, size: 4097, [MemoryEntry(address: 4096, length: 4096)]), .invalidParameter),
+    (.attachBacking(4, [MemoryEntry(address: 4096, length: 8191)]), .invalidParameter),
+    (
+      .createBlob(9, size: 4096, [MemoryEntry(address: 4096, length: 4096)], memory: 2),
+      .invalidParameter
+    ),
+    (.createBlob(9, size: 4096, [], memory: 3), .invalidParameter),
     (.createBlob(9, size: 0, []), .invalidParameter),
     (.createBlob(9, size: .max, [MemoryEntry(address: 4096, length: 4096)]), .invalidParameter),
     (
@@ -70,6 +78,7 @@ import Testing
     try bench.driver.perform(.create2D(2, .b8g8r8x8, width: 64, height: 64))
     try bench.driver.perform(
       .createBlob(3, size: 4096, [MemoryEntry(address: 4096, length: 4096)]))
+    try bench.driver.perform(.createBlob(4, size: 8192, []))
     return bench
   }
 

@@ -45,6 +45,20 @@ import Testing
     try bench.driver.perform(blob)
   }
 
+  @Test func aGuestMayHaveFourThousandResourcesOfThirtyThousandPieces() throws {
+    let configuration = GPUConfiguration()
+    #expect(configuration.maxResources == 4096 && configuration.maxEntries == 65_536)
+    let bench = try DeviceBench()
+    var answers: [GPUResponse] = []
+    for id in 1...4097 as ClosedRange<UInt32> {
+      try bench.driver.send(.create2D(id, .b8g8r8x8, width: 1, height: 1)) {
+        answers.append($0.response)
+      }
+    }
+    try bench.driver.drain()
+    #expect(answers.prefix(4096).allSatisfy { $0 == .ok } && answers.last == .outOfMemory)
+  }
+
   @Test func entriesOfOneResourceAreCounted() throws {
     let bench = try DeviceBench { $0.maxEntries = 8 }
     try bench.driver.perform(.create2D(1, .b8g8r8x8, width: 8, height: 8))

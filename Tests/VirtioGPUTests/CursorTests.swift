@@ -94,14 +94,52 @@ import Testing
     #expect(try last(bench).pixels == [UInt8](repeating: 0, count: 64 * 64 * 4))
   }
 
+  /// Whatever the guest's format, displays get blue, green and red in that order.
+  @Test(arguments: [FakeGuest.PixelFormat.b8g8r8a8, .a8r8g8b8, .r8g8b8a8, .a8b8g8r8])
+  func coloursAreTheDisplays(_ format: FakeGuest.PixelFormat) throws {
+    let bench = try DeviceBench()
+    let cursor = try Framebuffer(
+      bench.driver, resource: 6, width: 64, height: 64, format: format)
+    let picture = TestPicture.smpte.render(width: 64, height: 64)
+    cursor.draw(picture)
+    try bench.driver.perform(.transferToHost2D(6, cursor.bounds, offset: 0))
+    try bench.driver.perform(.updateCursor(0, resource: 6, x: 1, y: 1))
+    let pixels = try #require(try last(bench).pixels)
+    let colours = pixels.withUnsafeBytes { bytes in
+      bytes.bindMemory(to: UInt32.self).map { UInt32(littleEndian: $0) & 0xff_ffff }
+    }
+    #expect(colours == picture.pixels)
+  }
+
+  @Test func aBlobIsACursorOf64By64() throws {
+    let bench = try DeviceBench()
+    let cursor = try Framebuffer(
+      bench.driver, resource: 6, width: 64, height: 64, kind: .blob, format: .b8g8r8a8)
+    cursor.draw(TestPicture.gradient.render(width: 64, height: 64))
+    try bench.driver.perform(.updateCursor(0, resource: 6, x: 1, y: 1, hotX: 99))
+    let shown = try last(bench)
+    #expect(shown.pixels == bench.driver.ram.read(cursor.pages, count: 64 * 64 * 4))
+    #expect(shown.hotX == 63)
+  }
+
+  @Test func aResetTakesTheCursorAway() throws {
+    let (bench, _) = try bench()
+    try bench.driver.perform(.updateCursor(3, resource: 5, x: 1, y: 1))
+    #expect(try last(bench).pixels != nil)
+    try bench.driver.restart()
+    #expect(try last(bench).pixels == nil && last(bench).changed)
+  }
+
   @Test func whatIsNoCursorIsRefused() throws {
     let (bench, _) = try bench()
+    try bench.driver.perform(.create2D(7, .b8g8r8a8, width: 1, height: 513))
     try bench.driver.perform(.create2D(8, .b8g8r8a8, width: 513, height: 1))
     let answers: [(GPUCommand, GPUResponse)] = [
       (.updateCursor(16, resource: 5, x: 1, y: 1), .invalidScanout),
       (.updateCursor(.max, resource: 0, x: 1, y: 1), .invalidScanout),
       (.moveCursor(16, x: 1, y: 1), .invalidScanout),
       (.updateCursor(0, resource: 9, x: 1, y: 1), .invalidResource),
+      (.updateCursor(0, resource: 7, x: 1, y: 1), .invalidParameter),
       (.updateCursor(0, resource: 8, x: 1, y: 1), .invalidParameter),
     ]
     for (command, answer) in answers { #expect(try bench.driver.run(command).response == answer) }

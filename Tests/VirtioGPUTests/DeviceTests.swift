@@ -3,6 +3,7 @@ import FakeGuest
 import Fences
 import Linux
 import Pixels
+import Scene
 import Testing
 
 @testable import VirtioGPU
@@ -79,6 +80,63 @@ import Testing
     #expect(bench.seen.frames.last { $0.output == 0 }?.picture[0, 5] == buffer.contents[0, 5])
   }
 
+  /// Of the guest's pages, and of what a renderer draws.
+  @Test(arguments: [false, true]) func damageCountsFromTheOutputsCorner(with3D: Bool) throws {
+    let bench = try DeviceBench(with3D: with3D)
+    if with3D {
+      try bench.makePicture(1, width: 64, height: 128)
+    } else {
+      _ = try Framebuffer(bench.driver, resource: 1, width: 64, height: 128)
+    }
+    try bench.driver.perform(
+      .setScanout(0, resource: 1, Rect(x: 16, y: 32, width: 32, height: 64)))
+    for rect in [
+      Rect(width: 64, height: 128), Rect(x: 20, y: 40, width: 4, height: 8),
+      Rect(x: 10, y: 90, width: 8, height: 20), Rect(x: 0, y: 0, width: 64, height: 32),
+    ] { try bench.driver.perform(.flush(1, rect)) }
+    #expect(
+      bench.seen.frames.map(\.damage) == [
+        Rect(width: 32, height: 64), Rect(x: 4, y: 8, width: 4, height: 8),
+        Rect(x: 0, y: 58, width: 2, height: 6),
+      ])
+  }
+
+  /// Who comes between the two must not be shown the old one, whose pages the guest uses again.
+  @Test func whatIsSetAndNotFlushedIsNoPicture() throws {
+    let bench = try DeviceBench()
+    let first = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
+    let second = try Framebuffer(bench.driver, resource: 2, width: 64, height: 64)
+    try first.show()
+    try first.flush()
+    try second.show()
+    #expect(try bench.inDevice { device, _ in !device.scene.hasPicture(0) })
+    try second.flush()
+    #expect(try bench.inDevice { device, _ in device.scene.hasPicture(0) })
+  }
+
+  @Test func whatWasDoneIsCounted() throws {
+    let bench = try DeviceBench(mode: .copy)
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
+    func counters() throws -> GPUCounters {
+      try bench.inDevice { device, _ in device.counters }
+    }
+    let before = try counters()
+    try buffer.flush()
+    var now = try counters()
+    #expect(now.commands == before.commands + 2 && now.transfers == 1)
+    #expect(now.flushes == 0 && now.frames == 0, "it is on no output")
+    try buffer.show()
+    try bench.driver.perform(.setScanout(1, resource: 1, Rect(width: 32, height: 64)))
+    try buffer.flush(Rect(x: 0, y: 8, width: 64, height: 4))
+    now = try counters()
+    #expect(now.flushes == 1 && now.frames == 2 && now.directFrames == 0)
+    #expect(now.errors == before.errors)
+    #expect(try bench.driver.run(.unref(99)).response == .invalidResource)
+    now = try counters()
+    #expect(now.errors == before.errors + 1)
+    #expect(now.copiedBytes == 64 * 64 * 4 + 64 * 4 * 4)
+  }
+
   @Test func fencesAreEchoed() throws {
     let bench = try DeviceBench()
     var command = GPUCommand.getDisplayInfo.fenced(0x1234_5678_9abc)
@@ -98,6 +156,12 @@ import Testing
     #expect(modes.first?.rect == Rect(width: 1280, height: 800))
     let edid = try bench.driver.edid(1)
     #expect(edid.prefix(8) == [0, 255, 255, 255, 255, 255, 255, 0])
+    // Desktops tell monitors by their serial numbers.
+    for output in 0...1 as ClosedRange<UInt32> {
+      let own = EDID.make(width: 1280, height: 800, output: Int(output))
+      #expect(try bench.driver.edid(output) == own)
+    }
+    #expect(try bench.front.deviceFeatures() & 0xff == 0b1110, "no 3D; EDID, UUIDs and blobs")
     #expect(try bench.driver.run(.getEDID(16)).response == .invalidScanout)
     #expect(try bench.front.readConfig(offset: 8, count: 4) == [2, 0, 0, 0])
   }
@@ -131,6 +195,47 @@ import Testing
     try again.show()
     try again.flush()
     #expect(bench.seen.last?.picture.difference(from: again.contents) == nil)
+  }
+
+  /// The next guest draws where it is seen until it has shown that it flips.
+  @Test func aResetForgetsThatTheGuestFlipped() throws {
+    let bench = try DeviceBench(mode: .auto)
+    func pair() throws -> [Framebuffer] {
+      try [1, 2].map { try Framebuffer(bench.driver, resource: $0, width: 64, height: 64) }
+    }
+    let flipped = try pair()
+    for turn in 0..<6 {
+      try flipped[turn % 2].show()
+      try flipped[turn % 2].flush()
+    }
+    let skipped = try bench.inDevice { device, _ in device.counters.transfers }
+    #expect(skipped < 6, "it flips")
+    try bench.driver.restart()
+    let buffer = try pair()[0]
+    let first = TestPicture.smpte.render(width: 64, height: 64)
+    buffer.draw(first)
+    try buffer.show()
+    try buffer.flush()
+    buffer.draw(TestPicture.checker.render(width: 64, height: 64))
+    _ = try bench.inDevice { _, recorder in recorder.lookAgain() }
+    #expect(bench.seen.last?.picture.difference(from: first) == nil)
+  }
+
+  /// Consumers have to let go of what was copied for them.
+  @Test func copiesOfAnOutputThatIsOffAreTakenBack() throws {
+    let bench = try DeviceBench(mode: .copy)
+    _ = try bench.inDevice { _, recorder in recorder.wantsBuffers = true }
+    func revoked() -> [RevocationReason] { bench.seen.log.withLock { $0.revoked } }
+    let buffer = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
+    try buffer.show()
+    try buffer.flush()
+    #expect(bench.seen.last?.memory == "copy" && revoked() == [])
+    try bench.driver.perform(.setScanout(0, resource: 0, buffer.bounds))
+    #expect(revoked() == [.unused])
+    try buffer.show()
+    try buffer.flush()
+    try bench.driver.restart()
+    #expect(revoked() == [.unused, .reset])
   }
 
   @Test func aBlobIsShownWhereItsLayoutSays() throws {

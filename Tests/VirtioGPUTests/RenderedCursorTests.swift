@@ -76,6 +76,17 @@ import Testing
     #expect(try plain != nil && last(bench).pixels == plain)
   }
 
+  @Test func whatIsTooLargeIsNotRead() throws {
+    let bench = try bench()
+    for (id, width, height) in [(2, 513, 64), (3, 64, 513)] as [(UInt32, UInt32, UInt32)] {
+      try bench.renderer { $0.isEager = true }
+      try bench.makePicture(id, width: width, height: height, format: 1)
+      let update = GPUCommand.updateCursor(0, resource: id, x: 2, y: 2)
+      #expect(try bench.driver.run(update).response == .invalidParameter)
+    }
+    #expect(try bench.asked("read") == [])
+  }
+
   /// The guest does not wait for images, which take memory and a descriptor each.
   @Test func aFloodOfCursorsIsOneImageAtATime() throws {
     let bench = try bench()

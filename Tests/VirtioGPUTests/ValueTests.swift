@@ -45,6 +45,28 @@ import Testing
       bench.seen.last?.damage == Rect(x: 60, y: 63, width: 4, height: 1))
   }
 
+  @Test func threeFlipsInARowAreFlipping() {
+    var policy = ScanoutPolicy()
+    var changes: [Bool] = []
+    // The first picture comes in the place of none.
+    for resource in [1, 2, 1] as [UInt32] { changes.append(policy.flushed(resource)) }
+    #expect(!policy.isFlipping)
+    changes.append(policy.flushed(2))
+    #expect(policy.isFlipping && changes == [false, false, false, true])
+  }
+
+  /// A guest that draws each picture twice would be seen in the middle of it.
+  @Test func flipsBetweenRedrawsAreNone() {
+    var policy = ScanoutPolicy()
+    for turn in 0..<40 {
+      let resource = UInt32(turn % 2) + 1
+      for _ in 0..<2 {
+        _ = policy.flushed(resource)
+        #expect(!policy.isFlipping, "turn \(turn)")
+      }
+    }
+  }
+
   @Test func redrawsThatAreFarApartDoNotEndFlipping() {
     var policy = ScanoutPolicy()
     for turn in 0..<5 { _ = policy.flushed(UInt32(turn % 2) + 1) }
