@@ -292,12 +292,11 @@ struct RingLifeTests {
     try peer.start(guest, enable: false)
     try peer.send(.setVringKick, VringDescriptor(index: 0, hasDescriptor: false).bytes)
     try peer.send(.setVringEnable, VringState(index: 0, num: 1).bytes)
-    for number in 6...8 as ClosedRange<UInt32> {
-      let before = guest.usedIndex
-      guest.request(number, kick: false)
+    for round in 0...2 as ClosedRange<UInt16> {
+      guest.request(6 + UInt32(round), kick: false)
       let deadline = Clock.now + 10_000_000_000
-      while guest.usedIndex == before, Clock.now < deadline { try peer.loop.turn(timeout: 100) }
-      #expect(guest.answer == number, "again and again")
+      while guest.usedIndex == round, Clock.now < deadline { try peer.loop.turn(timeout: 100) }
+      #expect(guest.answer == 6 + UInt32(round), "again and again")
     }
   }
 
