@@ -45,9 +45,7 @@ import Testing
     try bench.driver.perform(blob)
   }
 
-  @Test func aGuestMayHaveFourThousandResourcesOfThirtyThousandPieces() throws {
-    let configuration = GPUConfiguration()
-    #expect(configuration.maxResources == 4096 && configuration.maxEntries == 65_536)
+  @Test func unlessAskedForLessAGuestMayHave4096Resources() throws {
     let bench = try DeviceBench()
     var answers: [GPUResponse] = []
     for id in 1...4097 as ClosedRange<UInt32> {

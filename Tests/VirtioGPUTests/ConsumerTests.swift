@@ -101,6 +101,22 @@ import Testing
     try bench.driver.drain()
   }
 
+  /// It has no fence to wait for, and waits all the same.
+  @Test func whatTheGuestAskedIsToldAtOnce() throws {
+    let (bench, buffer) = try bench(holdDeadline: 60_000_000_000)
+    let before = bench.seen.frames.count
+    for command in buffer.flushCommands(fence: 7) { try bench.driver.send(command) }
+    try bench.driver.send(.getDisplayInfo)
+    _ = bench.driver.ring(.control).armCall()
+    _ = bench.front.takeCalls(0)
+    try bench.driver.kick()
+    while bench.seen.frames.count == before { usleep(1000) }
+    _ = try bench.inDevice { _, _ in }
+    #expect(bench.front.takeCalls(0) == 1)
+    _ = try bench.inDevice { _, recorder in recorder.releaseAll() }
+    try bench.driver.drain()
+  }
+
   @Test func theCursorDoesNotWaitLong() throws {
     let (bench, buffer) = try bench()
     for command in buffer.flushCommands(fence: 7) { try bench.driver.send(command) }

@@ -49,8 +49,11 @@ struct EDIDTests {
     let front = d[8] | (d[11] & 0xc0) << 2
     let sync = d[9] | (d[11] & 0x30) << 4
     #expect(front + sync < blankColumns)
-    let millimetres = d[12] | (d[14] & 0xf0) << 4
-    #expect(abs(Double(millimetres) - Double(width) * 25.4 / 96) < 1)
+    let across = d[12] | (d[14] & 0xf0) << 4
+    let down = d[13] | (d[14] & 15) << 8
+    #expect(abs(Double(across) - Double(width) * 25.4 / 96) < 1)
+    #expect(abs(Double(down) - Double(height) * 25.4 / 96) < 1)
+    #expect(UInt32(edid[21]) == across / 10 && UInt32(edid[22]) == down / 10, "centimetres")
     #expect(edid[24] & 2 != 0)
   }
 

@@ -64,6 +64,16 @@ import Testing
     #expect(try bench.driver.run(.unref(2)).response == .invalidResource)
   }
 
+  @Test func sixtyFourProgramsMayDraw() throws {
+    let bench = try DeviceBench(with3D: true)
+    for context in 1...64 as ClosedRange<UInt32> {
+      try bench.driver.perform(.createContext(context))
+    }
+    #expect(try bench.driver.run(.createContext(65)).response == .outOfMemory)
+    try bench.driver.perform(.destroyContext(9))
+    try bench.driver.perform(.createContext(65))
+  }
+
   /// The renderer draws into pages through mappings of its own, whatever the guest's memory is.
   @Test func aRendererLetsGoOfPagesThatWereTakenOut() throws {
     let half: UInt64 = 32 << 20

@@ -198,12 +198,20 @@ import Testing
   @Test("There is an end to descriptors")
   func files() {
     let budget = HostBudget(limit: .max)
-    let images = (0..<HostBudget.mostFiles + 3).compactMap { _ in
+    func image() -> HostImage? {
       budget.take(1 << 20).flatMap {
         HostImage(width: Self.side, height: Self.side, fourcc: .xrgb8888, budget, $0)
       }
     }
+    var images = (0..<HostBudget.mostFiles + 3).compactMap { _ in image() }
     #expect(images.count { $0.still != nil } == HostBudget.mostFiles)
     #expect(images.count { $0.still == nil } == 3)
+    // One that goes makes room for one.
+    images.removeFirst()
+    for isFile in [true, false] {
+      let next = image()
+      #expect((next?.still != nil) == isFile)
+      if let next { images.append(next) }
+    }
   }
 }
