@@ -103,12 +103,16 @@ import Testing
 
   /// Who comes between the two must not be shown the old one, whose pages the guest uses again.
   @Test func whatIsSetAndNotFlushedIsNoPicture() throws {
-    let bench = try DeviceBench()
+    let bench = try DeviceBench(mode: .direct)
     let first = try Framebuffer(bench.driver, resource: 1, width: 64, height: 64)
     let second = try Framebuffer(bench.driver, resource: 2, width: 64, height: 64)
     try first.show()
     try first.flush()
     try second.show()
+    #expect(try bench.inDevice { device, _ in !device.scene.hasPicture(0) })
+    // Nor is he shown what the guest may still be drawing.
+    _ = try bench.inDevice { _, recorder in recorder.wantsBuffers = true }
+    _ = try bench.inDevice { _, _ in }
     #expect(try bench.inDevice { device, _ in !device.scene.hasPicture(0) })
     try second.flush()
     #expect(try bench.inDevice { device, _ in device.scene.hasPicture(0) })
@@ -164,6 +168,17 @@ import Testing
     #expect(try bench.front.deviceFeatures() & 0xff == 0b1110, "no 3D; EDID, UUIDs and blobs")
     #expect(try bench.driver.run(.getEDID(16)).response == .invalidScanout)
     #expect(try bench.front.readConfig(offset: 8, count: 4) == [2, 0, 0, 0])
+  }
+
+  @Test func theConfigurationHasAnEnd() throws {
+    let bench = try DeviceBench()
+    #expect(try bench.front.readConfig(offset: 0, count: 256).count == 256)
+    for (offset, count) in [(255, 2), (256, 1), (0x7fff_ffff, 200), (8, 256)] {
+      #expect(throws: GuestError.self, "\(count) bytes at \(offset)") {
+        try bench.front.readConfig(offset: offset, count: count)
+      }
+    }
+    try bench.driver.perform(.getDisplayInfo)
   }
 
   @Test func aPictureSurvivesItsResource() throws {

@@ -64,6 +64,27 @@ import Testing
     #expect(try bench.driver.run(.unref(2)).response == .invalidResource)
   }
 
+  /// The guest takes them for done; what comes late answers nobody twice.
+  @Test func aPauseAnswersAllThatTheRendererHasNotDone() throws {
+    let bench = try DeviceBench(with3D: true)
+    try bench.driver.perform(.createContext(1))
+    try bench.renderer { $0.isEager = false }
+    var answers = 0
+    for _ in 0..<3 { try bench.driver.send(.submit(1, [0, 0, 0, 0])) { _ in answers += 1 } }
+    try send([], bench)
+    #expect(answers == 0)
+    try bench.front.pause()
+    try bench.front.resume()
+    try bench.driver.drain()
+    #expect(answers == 3)
+    try bench.renderer { renderer in
+      renderer.isEager = true
+      renderer.finish()
+    }
+    try bench.driver.perform(.submit(1, [0, 0, 0, 0]))
+    #expect(answers == 3)
+  }
+
   @Test func sixtyFourProgramsMayDraw() throws {
     let bench = try DeviceBench(with3D: true)
     for context in 1...64 as ClosedRange<UInt32> {
