@@ -269,15 +269,21 @@ import Testing
     #expect(told.count == 3)
   }
 
-  @Test func aBufferComesBackOnlyAfterItsBufferClosed() throws {
+  @Test(arguments: [false, true])
+  func aBufferComesBackOnlyAfterItsBufferClosed(isAnswered: Bool) throws {
     let bench = try FrameBench()
     bench.enable()
     let consumer = try bench.consumer(closes: false)
     let buffer = try FakeBuffer(1, memory: .guestPages)
     try bench.show(buffer)
-    _ = try bench.events(consumer)
+    for frame in try bench.frames(consumer) where isAnswered { try consumer.done(frame) }
+    try bench.turn()
     bench.server.revoke(buffer.offered, reason: .unused) {}
-    try bench.show(buffer)
+    var isFree = false
+    let hold = Hold { isFree = true }
+    try bench.show(buffer, hold: hold)
+    hold.release()
+    #expect(isFree, "the guest does not wait for what is not sent")
     #expect(try bench.told(consumer) == ["buffer 1.1 remove unused"])
     try consumer.closed(BufferName(number: 1, generation: 1))
     #expect(
