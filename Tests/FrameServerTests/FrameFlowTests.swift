@@ -1,5 +1,6 @@
 import Buffers
 import CLinux
+import FakeGuest
 import Fences
 import Linux
 import PinholeFrames
@@ -90,6 +91,11 @@ import Testing
     #expect(frames.map(\.damage) == [changed])
     #expect(frames.first?.hasSkipped == true)
     #expect(frames.first?.isFull == false)
+    // From here on it keeps up, and is told so.
+    try slow.done(frames[0])
+    try bench.turn()
+    try bench.show(buffers[4], damage: Rect(x: 0, y: 0, width: 1, height: 1))
+    #expect(try bench.frames(slow).map(\.hasSkipped) == [false])
   }
 
   /// Behind guest pages a guest waits, behind copies nobody: these are its consumer's ten times as
@@ -188,5 +194,22 @@ import Testing
     #expect(places.last == 4999)
     #expect(places == places.sorted())
     #expect(!client.isBlocked)
+  }
+
+  /// A loop that is told of room again and again never rests.
+  @Test func roomIsOnlyLookedForWhereItLacks() throws {
+    let bench = try FrameBench()
+    let consumer = try bench.consumer()
+    let client = try #require(bench.server.clients.first)
+    let image = CursorImage(width: 1, height: 1, pixels: [1, 2, 3, 4], serial: 1)
+    #expect(WatchedSocket.awaitsRoom(client.socket.raw) == false)
+    for x: Int32 in 0..<20_000 where !client.isBlocked {
+      bench.server.cursor(
+        CursorState(output: 0, x: x, y: 0, hotX: 0, hotY: 0, image: image), imageChanged: x == 0)
+    }
+    #expect(WatchedSocket.awaitsRoom(client.socket.raw) == true)
+    #expect(try bench.events(consumer).count > 1)
+    _ = try bench.events(consumer)
+    #expect(WatchedSocket.awaitsRoom(client.socket.raw) == false)
   }
 }

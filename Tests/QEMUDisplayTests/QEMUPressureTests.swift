@@ -1,4 +1,5 @@
 import Buffers
+import FakeGuest
 import Linux
 import Pixels
 import Scene
@@ -130,6 +131,22 @@ struct QEMUPressureTests {
     #expect(screen.colors(0) == canvas.colors(bench.source.crop(0)))
     #expect(screen.faults == 0)
     #expect(bench.display.counters.updates == (90 + rows - 1) / rows)
+  }
+
+  @Test("Room is only looked for where it lacks, or the loop would never rest")
+  func rest() throws {
+    let bench = try QEMUBench()
+    let qemu = try bench.attach(sendBuffer: 1)
+    try bench.settle(qemu)
+    let fd = try #require(bench.display.link?.outbox.fd)
+    #expect(WatchedSocket.awaitsRoom(fd) == false)
+    bench.source.canvases[0] = Canvas(200, 150)
+    bench.show(0)
+    #expect(bench.display.bytesWaiting > 0)
+    #expect(WatchedSocket.awaitsRoom(fd) == true)
+    try bench.settle(qemu)
+    #expect(bench.display.bytesWaiting == 0)
+    #expect(WatchedSocket.awaitsRoom(fd) == false)
   }
 
   @Test("An 8K frame arrives whole")
