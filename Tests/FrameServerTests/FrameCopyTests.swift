@@ -75,6 +75,26 @@ import Testing
     #expect(try bench.frames(consumer).first?.copyReason == heard)
   }
 
+  @Test(arguments: [
+    (RevocationReason.destroyed, RemovalReason.destroyed), (.discarded, .discarded),
+    (.rebacked, .rebacked), (.reset, .reset), (.memoryRemoved, .memory), (.unused, .unused),
+    (.shutdown, .shutdown), (.timeout, .timeout),
+  ])
+  func consumersHearWhyBuffersGo(_ why: RevocationReason, _ heard: RemovalReason) throws {
+    let bench = try FrameBench()
+    bench.enable()
+    let consumer = try bench.consumer()
+    let buffer = try FakeBuffer(1_000_000, memory: .guestPages)
+    try show(bench, buffer)
+    _ = try bench.events(consumer)
+    bench.server.revoke(buffer.offered, reason: why) {}
+    guard case .bufferRemoved(_, let reason)? = try bench.events(consumer).first else {
+      Issue.record("it was not removed")
+      return
+    }
+    #expect(reason == heard)
+  }
+
   private static let pooling: FrameConsumer.Options = {
     var options = FrameConsumer.Options(name: "pool", copyOnly: true)
     options.takesPool = true

@@ -1,4 +1,5 @@
 import Buffers
+import CLinux
 import Fences
 import Glibc
 import Linux
@@ -115,6 +116,33 @@ import Testing
     try bench.turn()
     #expect(!isFree)
     try consumers[1].done(frames[1])
+    try bench.turn()
+    #expect(isFree)
+  }
+
+  @Test("Who cannot wait for a fence gets the picture once it is drawn, and is waited for")
+  func acquire() throws {
+    let bench = try FrameBench()
+    bench.enable()
+    let able = try importer(bench, takesFences: true)
+    let plain = try importer(bench)
+    // Looks like a sync_file: readable once it has signalled.
+    let fence = SharedFD(OwnedFD(adopting: try check(ph_eventfd(0), "eventfd")))
+    var isFree = false
+    let lock = Hold { isFree = true }
+    bench.server.present(try commit(try image(bench), bench, acquire: fence, lock: lock))
+    lock.release()
+    let early = try #require(try bench.frames(able).first)
+    #expect(early.acquire != nil)
+    #expect(try bench.frames(plain).isEmpty)
+    try able.done(early)
+    try bench.turn()
+    #expect(!isFree, "it is drawn into again only when all have seen it")
+    _ = ph_eventfd_signal(fence.raw)
+    let late = try #require(try bench.frames(plain).first)
+    #expect(late.acquire == nil && plain.buffers[late.buffer]?.memory == .dmaBuf)
+    #expect(!isFree)
+    try plain.done(late)
     try bench.turn()
     #expect(isFree)
   }

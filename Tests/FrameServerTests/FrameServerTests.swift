@@ -176,6 +176,16 @@ import Testing
       ])
   }
 
+  /// Whatever the guest says, consumers can draw it.
+  @Test func aHotSpotIsAPixelOfTheImage() throws {
+    let bench = try FrameBench()
+    let consumer = try bench.consumer()
+    let image = CursorImage(width: 4, height: 2, pixels: .init(repeating: 1, count: 32), serial: 1)
+    bench.server.cursor(
+      CursorState(output: 0, x: 1, y: 2, hotX: 9, hotY: 9, image: image), imageChanged: true)
+    #expect(try bench.told(consumer) == ["cursor 0 at 1,2 image 4x2 hot 3,1"])
+  }
+
   @Test func theEndIsAnnounced() throws {
     let bench = try FrameBench()
     let consumer = try bench.consumer()

@@ -74,6 +74,59 @@ import Testing
     #expect(last.buffer == FrameProtocol.BufferName(number: 1, generation: 1))
   }
 
+  /// Leaving and coming back is not letting go.
+  @Test func whoComesBackHasWhatItKept() throws {
+    let bench = try FrameBench()
+    bench.enable()
+    do {
+      let consumer = try bench.consumer()
+      try #require(bench.server.clients.first).recipient.keptBytes = 4096
+      withExtendedLifetime(consumer) {}
+    }
+    try bench.turn()
+    #expect(bench.server.clients.isEmpty)
+    try bench.show(try FakeBuffer(1, memory: .guestPages))
+    let again = try bench.consumer()
+    let frame = try #require(try bench.frames(again).first)
+    #expect(again.buffers[frame.buffer]?.memory == .copy && frame.copyReason == .late)
+  }
+
+  /// Its process's number may be another's by then.
+  @Test func whoLeavesWithNothingIsForgotten() throws {
+    let bench = try FrameBench()
+    weak var recipient: Recipient?
+    do {
+      let consumer = try bench.consumer()
+      recipient = try #require(bench.server.clients.first).recipient
+      #expect(recipient != nil)
+      withExtendedLifetime(consumer) {}
+    }
+    try bench.turn()
+    #expect(bench.server.clients.isEmpty)
+    _ = bench.server.recipient(ofProcess: 0)
+    #expect(recipient == nil)
+  }
+
+  /// Whoever gets images and does not read them has one of them, and the newest in the end.
+  @Test func imagesDoNotPileUpInASocket() throws {
+    let bench = try FrameBench()
+    let consumer = try bench.consumer()
+    for serial in 1...5 as ClosedRange<UInt64> {
+      bench.server.cursor(
+        CursorState(output: 0, x: Int32(serial), y: 0, hotX: 0, hotY: 0, image: cursor(serial)),
+        imageChanged: true)
+      try bench.turn()
+    }
+    var told = try bench.told(consumer)
+    #expect(told == ["cursor 0 at 1,0 image 2x2 hot 0,0"])
+    try bench.turn(until: {
+      told += (try? bench.told(consumer)) ?? []
+      return told.count > 1
+    })
+    #expect(told.last == "cursor 0 at 5,0 image 2x2 hot 0,0")
+    #expect(told.count == 2)
+  }
+
   @Test func aFullSocketDoesNotTurnRemovalsAndAdditionsRound() throws {
     let bench = try FrameBench()
     bench.enable()
