@@ -206,8 +206,8 @@ let package = Package(
     tests(
       "FrameServerTests",
       [
-        "FrameServer", "Scene", "FakeGuest", "PinholeFrames", "FrameProtocol", "PinholeProtocol",
-        "Fences", "Buffers", "Pixels", "Linux", "CLinux", log,
+        "FrameServer", "Sharing", "Scene", "FakeGuest", "PinholeFrames", "FrameProtocol",
+        "PinholeProtocol", "Fences", "Buffers", "Pixels", "Linux", "CLinux", log,
       ]),
     tests(
       "VirtioInputTests",
