@@ -53,6 +53,84 @@ import Testing
     }
   }
 
+  private final class Told {
+    var outputs: [OutputState] = []
+    var frames: [(ReceivedFrame, ReceivedBuffer)] = []
+    var removed: [BufferName] = []
+  }
+
+  /// The next message on a connection; nil while there is none.
+  private func message(_ connection: CInt) throws -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: 1024)
+    var fds: [CInt] = []
+    do {
+      let got = try bytes.withUnsafeMutableBytes {
+        try UnixSocket.receive(connection, into: $0, fds: &fds, dontWait: true)
+      }
+      return Array(bytes[..<got.count])
+    } catch let error as Errno where error.code == EAGAIN {
+      return nil
+    }
+  }
+
+  private func send<Body>(_ body: Body, _ connection: CInt, fds: [CInt] = []) throws {
+    _ = try withUnsafeBytes(of: body) {
+      try UnixSocket.send(connection, $0, fds: fds, dontWait: true)
+    }
+  }
+
+  /// A bridge may be started before its producer, and outlives it: frames of one that is gone are
+  /// not answered to the next, whose numbers begin again.
+  @Test func aFeedTellsTheLivesOfItsProducersApart() throws {
+    let path = "/tmp/pinhole-lives-\(getpid())-\(Clock.now).sock"
+    defer { unlink(path) }
+    let loop = try EventLoop()
+    let told = Told()
+    var handlers = FrameFeed.Handlers()
+    handlers.output = { told.outputs.append($0) }
+    handlers.frame = { told.frames.append(($0, $1)) }
+    handlers.removed = { told.removed.append($0) }
+    let feed = FrameFeed(
+      path: path, name: "bridge", loop: loop, log: Logger(label: "test"), handlers: handlers)
+    #expect(!feed.isConnected)
+    let listener = try UnixSocket.listen(path, kind: .seqpacket)
+    func turn(until isSo: () -> Bool) throws {
+      let deadline = Clock.now + 20_000_000_000
+      while !isSo() {
+        try #require(Clock.now < deadline, "it never happened")
+        try loop.turn(timeout: 100)
+      }
+    }
+    let memory = try ConsumerBench.memory()
+    for life in 1...2 {
+      try turn { feed.isConnected }
+      let connection = try UnixSocket.accept(listener.raw)
+      _ = try greeting(connection.raw)
+      var hello = ConsumerBench.hello()
+      hello.features = PINHOLE_FEATURE_COPY_ONLY
+      try send(hello, connection.raw)
+      try send(ConsumerBench.output(), connection.raw)
+      try send(ConsumerBench.buffer(), connection.raw, fds: [memory.raw])
+      try send(ConsumerBench.frame(), connection.raw)
+      try turn { told.frames.count == life }
+      #expect(told.outputs.count == life && feed.buffers.count == 1)
+      if life == 2 {
+        feed.done(told.frames[0].0, of: told.frames[0].1)
+        #expect(try message(connection.raw) == nil, "that was another producer's frame")
+        feed.done(told.frames[1].0, of: told.frames[1].1)
+        #expect(
+          try message(connection.raw).map(hex)
+            == "02000000" + "20000000" + "00000000" + "00000000" + "0100000000000000"
+            + "0000000000000000")
+        try send(ConsumerBench.remove(), connection.raw)
+        try turn { !told.removed.isEmpty }
+        #expect(told.removed == [BufferName(number: 3, generation: 1)])
+      }
+      UnixSocket.shutDown(connection.raw)
+      try turn { !feed.isConnected }
+    }
+  }
+
   @Test(arguments: [
     (FourCC.xrgb8888, OpaqueOrder.bgrx), (.argb8888, .bgrx), (.xbgr8888, .rgbx),
     (.abgr8888, .rgbx), (.bgrx8888, .xrgb), (.bgra8888, .xrgb), (.rgbx8888, .xbgr),
