@@ -132,6 +132,33 @@ import Testing
     #expect(try buffer.pixels(of: Rect(x: 0, y: 7, width: 1, height: 1)) == [0, 1, 2, 3])
   }
 
+  /// The bytes in memory count up, 64 a row.
+  @Test(arguments: [
+    (FourCC.xrgb8888, false, [0x4e_4d4c, 0x52_5150, 0x8e_8d8c, 0x92_9190]),
+    (.xbgr8888, false, [0x4c_4d4e, 0x50_5152, 0x8c_8d8e, 0x90_9192]),
+    (.xrgb8888, true, [0x8e_8d8c, 0x92_9190, 0x4e_4d4c, 0x52_5150]),
+  ])
+  func pixelsAreColours(
+    _ fourcc: FourCC, _ isInverted: Bool, _ expected: [UInt32]
+  ) throws {
+    let bench = try ConsumerBench()
+    var add = ConsumerBench.buffer()
+    add.fourcc = fourcc.rawValue
+    if isInverted { add.flags |= PINHOLE_BUFFER_Y_INVERT }
+    let memory = try ConsumerBench.memory()
+    try bench.send(add, fds: [memory.raw])
+    _ = try bench.consumer.next(timeout: 0)
+    let buffer = try #require(bench.consumer.buffers.values.first)
+    var colours: [UInt32] = [1, 2, 3]
+    // Rows 1 and 2 of 8, from either end.
+    try buffer.read(
+      colours: &colours, of: Rect(x: 3, y: isInverted ? 5 : 1, width: 2, height: 2))
+    #expect(colours == expected)
+    #expect(throws: FramesError.self) {
+      try buffer.read(colours: &colours, of: Rect(x: 15, y: 0, width: 2, height: 1))
+    }
+  }
+
   /// Nobody hangs on a producer that is stopped.
   @Test func whoDoesNotAcceptIsNotWaitedForForEver() throws {
     let path = "/tmp/pinhole-frames-full-\(getpid()).sock"

@@ -166,6 +166,33 @@ import Testing
     #expect(buffer.descriptor(of: buffer.layout.planes[1]) == -1)
   }
 
+  /// What no plane lies in, and planes that begin where memory ends.
+  @Test func imagesOfAGPUHaveAllTheirPlanesInTheirMemory() throws {
+    var image = ConsumerBench.buffer()
+    image.flags = PINHOLE_BUFFER_DMABUF
+    image.modifier = 0x0100_0000_0000_0002
+    image.num_planes = 2
+    image.num_fds = 2
+    image.planes.1 = pinhole_plane(fd_index: 1, stride: 16, offset: 4095)
+    var outside = image
+    outside.planes.1.offset = 4096
+    var stray = image
+    stray.planes.1.fd_index = 0
+    let cases: [(pinhole_buffer_add, UInt32?)] = [(image, nil), (outside, 80), (stray, 52)]
+    for (add, wrong) in cases {
+      let label = "frames-test-planes-\(UInt64.random(in: 0 ... .max))"
+      let memory = try ConsumerBench.memory(label)
+      let bench = try bench(.init(takesModifiers: true), features: PINHOLE_FEATURE_MODIFIERS)
+      try bench.send(add, fds: [memory.raw, memory.raw])
+      if let wrong {
+        #expect(field(bench) == wrong)
+        #expect(openCount(label) == 1)
+      } else {
+        #expect(bench.failure() == nil && bench.consumer.buffers.count == 1)
+      }
+    }
+  }
+
   /// Answers wait for room; the consumer does not.
   @Test func aProducerThatDoesNotReadStopsNobody() throws {
     let bench = try bench(.init())
