@@ -154,6 +154,10 @@ struct QEMUDisplayTests {
       old = qemu
     }
     #expect(bench.display.counters.sockets == 3)
+    let sent = bench.display.counters.bytesSent
+    #expect(sent > 3 * 4 * (40 * 30 + 50 * 20))
+    bench.display.detach()
+    #expect(bench.display.counters.bytesSent == sent, "it counts since the start")
   }
 
   @Test("Frames that QEMU cannot take are left out")

@@ -319,7 +319,7 @@ struct QEMUPagesTests {
 
   @Test(
     "What QEMU cannot import is sent as pixels, after the dma-buf is let go",
-    arguments: ["copy", "none", "offset", "start", "format"])
+    arguments: ["copy", "none", "offset", "column", "start", "format"])
   func pixelsInstead(_ reason: String) throws {
     let (bench, qemu, _) = try start()
     try bench.settle(qemu)
@@ -330,6 +330,11 @@ struct QEMUPagesTests {
     case "offset":
       canvas = Canvas(64, 64)
       bench.source.crops[0] = Rect(x: 0, y: 32, width: 64, height: 32)
+      bench.source.canvases[0] = canvas
+      _ = try bench.source.back(0, id: 2)
+    case "column":
+      canvas = Canvas(128, 32)
+      bench.source.crops[0] = Rect(x: 64, y: 0, width: 64, height: 32)
       bench.source.canvases[0] = canvas
       _ = try bench.source.back(0, id: 2)
     case "start": _ = try bench.source.back(0, id: 2, start: 64)

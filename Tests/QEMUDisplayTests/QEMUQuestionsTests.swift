@@ -1,4 +1,5 @@
 import Buffers
+import Glibc
 import Linux
 import Pixels
 import Scene
@@ -116,6 +117,21 @@ struct QEMUQuestionsTests {
     #expect(infos.list == [nil, info] || infos.list == [nil, nil])
     try bench.settle(qemu)
     #expect(bench.display.isAttached)
+  }
+
+  @Test("Each question has its own deadline")
+  func deadlines() throws {
+    let bench = try QEMUBench(patience: 100_000_000)
+    let qemu = try bench.attach()
+    try bench.settle(qemu)
+    qemu.answers = false
+    let answers = Answers<DisplayInfo>()
+    bench.display.displayInfo { answers.list.append($0) }
+    usleep(50_000)
+    bench.display.displayInfo { answers.list.append($0) }
+    #expect(answers.list.isEmpty)
+    try bench.turn(qemu) { answers.list.count == 2 }
+    #expect(answers.list == [nil, nil])
   }
 
   @Test("More questions than QEMU can be expected to answer are turned away")
