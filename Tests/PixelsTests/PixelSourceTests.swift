@@ -63,6 +63,44 @@ struct PixelSourceTests {
     }
   }
 
+  @Test("Memory that is too short for the picture is no source of it")
+  func tooShort() throws {
+    try withSource(cut: [0]) { source, base in
+      func isSource(_ layout: PixelLayout, _ counts: [Int]) -> Bool {
+        PixelSource(layout: layout, spans: counts.map { HostSpan(base: base, count: $0) }) != nil
+      }
+      #expect(source.layout.size == 252)
+      #expect(isSource(Self.layout, [252]) && isSource(Self.layout, [100, 152]))
+      #expect(!isSource(Self.layout, [251]) && !isSource(Self.layout, [100, 151]))
+      #expect(!isSource(Self.layout, []) && !isSource(Self.layout, [-1, 300]))
+      // Sums that 64 bits do not hold are not small ones.
+      for offset in [UInt64.max, UInt64.max - 231] {
+        let layout = PixelLayout(width: 8, height: 6, stride: 40, offset: offset, fourcc: .xrgb8888)
+        #expect(layout.size == .max && layout.end == .max && !isSource(layout, [300]))
+      }
+    }
+  }
+
+  @Test("Nothing is copied of a rectangle that is not all in the picture")
+  func outside() throws {
+    try withSource(cut: [0, 100]) { source, _ in
+      for rect in [
+        Rect(x: 6, y: 1, width: 3, height: 1), Rect(x: 8, y: 0, width: 1, height: 1),
+        Rect(x: 0, y: 5, width: 1, height: 2), Rect(x: 0, y: .max, width: 1, height: 1),
+        Rect(x: .max, y: 0, width: 2, height: 1),
+      ] {
+        var got = [UInt8](repeating: 9, count: 64)
+        let isCopied = got.withUnsafeMutableBytes { out in
+          out.baseAddress.map { source.copy(rect, to: $0, stride: 16) } ?? true
+        }
+        #expect(!isCopied && got == [UInt8](repeating: 9, count: 64), "\(rect)")
+        var pieces = 0
+        let isVisited = source.forEachPiece(of: rect) { _, _ in pieces += 1 }
+        #expect(!isVisited && pieces == 0, "\(rect)")
+      }
+    }
+  }
+
   @Test("There is no piece of nothing, nor of what is not there")
   func nothing() throws {
     try withSource(cut: [0, 100]) { source, base in
