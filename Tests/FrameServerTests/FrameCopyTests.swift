@@ -155,6 +155,37 @@ import Testing
     })
   }
 
+  /// Once everybody has a copy again, nothing more is taken from those who pass them on.
+  @Test func aShortageEnds() throws {
+    let bench = try FrameBench(copies: 2) { $0.holdDeadline = 1_000_000 }
+    bench.enable()
+    let keeper = try consumer(bench, Self.pooling)
+    let other = try consumer(bench, .init(name: "other", copyOnly: true))
+    let buffer = try FakeBuffer(1_000_000, memory: .guestPages)
+    func answer() throws -> Int {
+      let frames = try bench.frames(other)
+      for frame in frames { try other.done(frame) }
+      try bench.turn()
+      return frames.count
+    }
+    for _ in 0..<2 {
+      try show(bench, buffer)
+      #expect(try answer() == 1)
+    }
+    try show(bench, buffer)
+    var answered = 0
+    try bench.turn(until: {
+      answered += (try? answer()) ?? 0
+      return answered > 0
+    })
+    let taken = bench.server.counters.copiesLate
+    #expect(taken > 0, "there were two, and both were kept")
+    usleep(20_000)
+    try bench.turn()
+    #expect(bench.server.counters.copiesLate == taken)
+    withExtendedLifetime(keeper) {}
+  }
+
   @Test(arguments: [true, false]) func strangersAndReadersOfPagesHaveNoPool(_ isSocket: Bool) throws
   {
     let bench = try FrameBench()

@@ -1,4 +1,5 @@
 import Buffers
+import Fences
 import PinholeFrames
 import PinholeProtocol
 import Pixels
@@ -51,6 +52,23 @@ import Testing
     try bench.show(new, output: 5)
     told = try bench.told(consumer)
     #expect(told.last == "buffer 1.1 remove unused")
+  }
+
+  /// Closing a buffer gives back its frames of all outputs, as does not closing it in time.
+  @Test(arguments: [true, false]) func aRemovedBufferIsOnNoOutput(isClosed: Bool) throws {
+    let bench = try FrameBench { if !isClosed { $0.closeDeadline = 1_000_000 } }
+    for output in [0, 5] { bench.enable(output) }
+    let consumer = try bench.consumer(closes: isClosed)
+    let buffer = try FakeBuffer(1)
+    for output in [0, 5] { try bench.show(buffer, output: output) }
+    #expect(try bench.frames(consumer).count == 2)
+    #expect(buffer.offered.lock.readers == 2)
+    var released = 0
+    bench.server.revoke(buffer.offered, reason: .reset) { released += 1 }
+    #expect(try bench.told(consumer) == ["buffer 1.1 remove reset"])
+    try bench.turn { released == 1 }
+    #expect(buffer.offered.lock.readers == 0)
+    #expect(bench.server.counters.closesLate == (isClosed ? 0 : 1))
   }
 
   /// What is on screen again is not taken away with the next picture.

@@ -1,5 +1,6 @@
 import Buffers
 import Fences
+import Glibc
 import Linux
 import PinholeFrames
 import Pixels
@@ -151,6 +152,7 @@ import Testing
     try bench.show(pages)
     _ = try bench.events(consumer)
     let mine = try #require(bench.server.clients.first).recipient
+    #expect(mine.label == "frame consumer \"test\" (process \(getpid()))")
     let other = Recipient("another")
     pages.offered.given(to: other)
     #expect(pages.offered.recipients.suspects.count == 2)
@@ -198,6 +200,22 @@ import Testing
     for frame in frames { try consumer.done(frame) }
     #expect(try bench.frames(consumer).last?.buffer.number == 2)
     #expect(!bench.scene.isSeen(old.offered) && bench.scene.isSeen(new.offered))
+  }
+
+  @Test func whatAnyConsumerHasOnScreenIsSeen() throws {
+    let bench = try FrameBench()
+    bench.enable()
+    let (quick, slow) = (try bench.consumer("quick"), try bench.consumer("slow"))
+    let (old, new) = (try FakeBuffer(1), try FakeBuffer(2))
+    for buffer in [old, old, new] {
+      try bench.show(buffer)
+      for frame in try bench.frames(quick) { try quick.done(frame) }
+      try bench.turn()
+    }
+    #expect(bench.scene.isSeen(new.offered) && bench.scene.isSeen(old.offered))
+    for frame in try bench.frames(slow) { try slow.done(frame) }
+    try bench.turn()
+    #expect(bench.scene.isSeen(new.offered) && !bench.scene.isSeen(old.offered))
   }
 
   /// What the consumer shows is removed as unused when something else is on its screen.

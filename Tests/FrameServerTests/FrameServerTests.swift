@@ -69,6 +69,8 @@ import Testing
         "frame 0 serial 2 buffer 1.1 damage 1,2 3x4",
       ])
     #expect(buffer.offered.lock.readers == 3)
+    let counters = bench.server.counters
+    #expect(counters.consumers == 2 && counters.framesSent == 4 && counters.framesDone == 1)
   }
 
   @Test func demandFollowsTheConsumers() throws {
@@ -226,5 +228,6 @@ import Testing
     try bench.turn { bench.server.clients.isEmpty }
     let error = try RawConsumer.error(socket.raw)
     #expect(error.code == 5)
+    #expect(bench.server.counters.refused == 1 && bench.server.counters.consumers == 0)
   }
 }

@@ -109,6 +109,22 @@ private final class ShareBench {
     #expect(bench.feed.counters.frames == 3)
   }
 
+  /// Only what has changed is copied once more.
+  @Test func changesAreCopiedAlone() throws {
+    let bench = try ShareBench()
+    let stranger = try bench.stranger()
+    bench.producer.enable()
+    let buffer = try FakeBuffer(1, fill: 7)
+    try bench.producer.show(buffer)
+    #expect(try shown(bench, stranger) == Shown(64, 32, .xrgb8888, 7))
+    #expect(bench.feed.counters.copiedBytes == 64 * 32 * 4)
+    for _ in 0..<3 {
+      try bench.producer.show(buffer, damage: Rect(x: 1, y: 2, width: 3, height: 4))
+      #expect(try shown(bench, stranger) == Shown(64, 32, .xrgb8888, 7))
+    }
+    #expect(bench.feed.counters.copiedBytes == 64 * 32 * 4 + 3 * 48)
+  }
+
   private struct Shown: Equatable {
     let width: UInt32
     let height: UInt32
