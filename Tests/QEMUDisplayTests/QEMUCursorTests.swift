@@ -24,6 +24,7 @@ struct QEMUCursorTests {
     let image = image(64, 64)
     bench.display.cursor(state(image), imageChanged: true)
     bench.display.cursor(state(image, x: 11), imageChanged: false)
+    bench.display.cursor(state(image, x: 11, y: 9), imageChanged: false)
     bench.display.cursor(state(nil, x: 11), imageChanged: true)
     bench.display.cursor(state(image, x: 12), imageChanged: true)
     try bench.settle(qemu)
@@ -31,6 +32,7 @@ struct QEMUCursorTests {
       qemu.shown == [
         .cursorUpdate(output: 1, x: 10, y: -3, hotX: 4, hotY: 5, pixels: image.pixels),
         .cursorPosition(output: 1, x: 11, y: -3, visible: true),
+        .cursorPosition(output: 1, x: 11, y: 9, visible: true),
         .cursorPosition(output: 1, x: 11, y: -3, visible: false),
         .cursorUpdate(output: 1, x: 12, y: -3, hotX: 4, hotY: 5, pixels: image.pixels),
       ])
@@ -59,12 +61,17 @@ struct QEMUCursorTests {
   func changes() throws {
     let bench = try QEMUBench()
     let qemu = try bench.attach()
-    bench.display.cursor(state(image(64, 64)), imageChanged: true)
-    bench.display.cursor(state(image(64, 64), hot: (1, 1)), imageChanged: false)
-    bench.display.cursor(state(image(64, 64, serial: 2), hot: (1, 1)), imageChanged: true)
-    try bench.settle(qemu)
-    let updates = qemu.shown.filter { if case .cursorUpdate = $0 { true } else { false } }
-    #expect(updates.count == 3)
+    for (serial, hot) in [(1, (4, 5)), (1, (1, 5)), (1, (1, 1)), (2, (1, 1))]
+      as [(UInt64, (UInt32, UInt32))]
+    {
+      bench.display.cursor(
+        state(image(64, 64, serial: serial), hot: hot), imageChanged: serial == 2)
+      try bench.settle(qemu)
+    }
+    let spots = qemu.shown.compactMap { request -> [UInt32]? in
+      if case .cursorUpdate(1, _, _, let x, let y, _) = request { [x, y] } else { nil }
+    }
+    #expect(spots == [[4, 5], [1, 5], [1, 1], [1, 1]])
   }
 
   @Test(

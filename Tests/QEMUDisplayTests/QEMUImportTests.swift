@@ -82,6 +82,35 @@ struct QEMUImportTests {
     #expect(released == 1)
   }
 
+  @Test("Revoked pages leave every output that they are on")
+  func revokedOnTwoOutputs() throws {
+    let (bench, qemu) = try start(outputs: 2)
+    let pages = try #require(bench.source.buffers[0])
+    bench.source.buffers[1] = pages
+    bench.present(1)
+    try bench.settle(qemu)
+    var released = 0
+    bench.display.revoke(pages, reason: .destroyed) { released += 1 }
+    try bench.settle(qemu)
+    #expect(released == 1 && !bench.scene.isSeen(pages))
+  }
+
+  @Test("QEMU has five seconds to present what it was shown")
+  func patience() throws {
+    let bench = try QEMUBench(way: .dmabuf)
+    let qemu = try bench.attach()
+    try bench.settle(qemu)
+    qemu.acknowledges = false
+    bench.source.canvases[0] = Canvas(64, 32)
+    _ = try bench.source.back(0)
+    #expect(bench.loop.nextDue == .max)
+    let before = Clock.now
+    bench.show(0)
+    #expect((before + 5_000_000_000...Clock.now + 5_000_000_000).contains(bench.loop.nextDue))
+    try bench.settle(qemu)
+    #expect(qemu.pictures.suffix(2) == shown(0, whole)[...])
+  }
+
   @Test("Each revoked buffer has its own deadline")
   func deadlines() throws {
     let (bench, qemu) = try start(outputs: 2, leaveDeadline: 100_000_000)

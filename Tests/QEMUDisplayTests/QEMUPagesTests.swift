@@ -55,7 +55,8 @@ struct QEMUPagesTests {
     try bench.settle(qemu)
     #expect(qemu.pictures == sized + shown + [.dmabufUpdate(output: 0, rect: damage)])
     #expect(qemu.strays.count == 1)
-    #expect(bench.display.counters.updates == 0)
+    let counters = bench.display.counters
+    #expect(counters.updates == 0 && counters.dmabufs == 1 && counters.dmabufUpdates == 2)
   }
 
   @Test("A QEMU without DMABUF2 gets the older message")

@@ -160,6 +160,7 @@ struct QEMUPressureTests {
     let pixels = try #require(canvas.pixels)
     for case .update(0, let rect, let bytes) in qemu.shown {
       #expect(rect.y == rows)
+      #expect(bytes.count <= 64 << 20, "no more than that is in memory of our own")
       var expected = [UInt8](repeating: 0, count: bytes.count)
       expected.withUnsafeMutableBytes { raw in
         guard let base = raw.baseAddress else { return }
