@@ -184,6 +184,9 @@ import Testing
       $0.copyBytes(from: Array("a\n\u{1b}[31mb\u{9b}\u{2028}\u{202e}é\u{7f}".utf8))
     }
     #expect(WireText.read(name) == "a\u{fffd}\u{fffd}[31mb\u{fffd}\u{fffd}\u{fffd}é\u{fffd}")
+    // What changes the direction of writing.
+    WireText.write("a\u{200f}b\u{2067}c\u{2069}", to: &name)
+    #expect(WireText.read(name) == "a\u{fffd}b\u{fffd}c\u{fffd}")
     WireText.write("x\ny\0z", to: &name)
     #expect(WireText.read(name) == "x\u{fffd}y\u{fffd}z")
   }

@@ -91,8 +91,9 @@ import Testing
     handlers.frame = { told.frames.append(($0, $1)) }
     handlers.removed = { told.removed.append($0) }
     let feed = FrameFeed(
-      path: path, name: "bridge", loop: loop, log: Logger(label: "test"), handlers: handlers)
-    #expect(!feed.isConnected)
+      path: path, name: "bridge", takesPool: true, loop: loop, log: Logger(label: "test"),
+      handlers: handlers)
+    #expect(!feed.isConnected && !feed.hasPool)
     let listener = try UnixSocket.listen(path, kind: .seqpacket)
     func turn(until isSo: () -> Bool) throws {
       let deadline = Clock.now + 20_000_000_000
@@ -107,13 +108,15 @@ import Testing
       let connection = try UnixSocket.accept(listener.raw)
       _ = try greeting(connection.raw)
       var hello = ConsumerBench.hello()
-      hello.features = PINHOLE_FEATURE_COPY_ONLY
+      hello.features = PINHOLE_FEATURE_COPY_ONLY | (life == 2 ? PINHOLE_FEATURE_POOL : 0)
+      hello.max_in_flight = UInt32(life)
       try send(hello, connection.raw)
       try send(ConsumerBench.output(), connection.raw)
       try send(ConsumerBench.buffer(), connection.raw, fds: [memory.raw])
       try send(ConsumerBench.frame(), connection.raw)
       try turn { told.frames.count == life }
       #expect(told.outputs.count == life && feed.buffers.count == 1)
+      #expect(feed.hasPool == (life == 2) && feed.maxInFlight == life)
       if life == 2 {
         feed.done(told.frames[0].0, of: told.frames[0].1)
         #expect(try message(connection.raw) == nil, "that was another producer's frame")
