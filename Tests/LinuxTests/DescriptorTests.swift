@@ -272,6 +272,25 @@ import Testing
     }
   }
 
+  /// The zeros that stand in then are a file of ours: what was written to them for one mapping, for
+  /// instance of one guest's, is not there for the next.
+  @Test func zerosOfOneMappingAreNotThoseOfTheNext() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      let count = 1 << 30
+      var limit = rlimit(rlim_cur: 256 << 20, rlim_max: 256 << 20)
+      guard setrlimit(__rlimit_resource_t(2), &limit) == 0 else { exit(1) }  // RLIMIT_DATA
+      for _ in 0..<2 {
+        let file = try MemFD.create("guarded", size: count)
+        let mapping = try Mapping(
+          fd: file.raw, offset: 0, count: count, writable: true, guarded: true)
+        guard ftruncate(file.raw, 0) == 0 else { exit(2) }
+        guard mapping.bytes[count - 1] == 0, mapping.isLost else { _exit(3) }
+        mapping.base.storeBytes(of: 5, toByteOffset: count - 1, as: UInt8.self)
+      }
+      _exit(7)
+    }
+  }
+
   @Test func elsewhereABusErrorStillEndsTheProcess() async throws {
     await #expect(processExitsWith: .signal(SIGBUS)) {
       let guarded = try MemFD.create("guarded", size: pageSize)

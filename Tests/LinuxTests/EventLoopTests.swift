@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Linux
 import Testing
@@ -146,5 +147,55 @@ import Testing
     timer = nil
     try loop.turn(timeout: 0)
     #expect(calls == 0)
+  }
+
+  /// Whoever was kept from turning does not make up for it by a storm of calls.
+  @Test func whatATimerMissedCountsAsOnce() throws {
+    let loop = try EventLoop()
+    let interval: UInt64 = 10_000_000
+    var calls = 0
+    let timer = LoopTimer(on: loop) { calls += 1 }
+    timer.arm(after: 1, every: interval)
+    usleep(500_000)
+    let start = Clock.now
+    for _ in 0..<40 { try loop.turn(timeout: 0) }
+    let passed = Int((Clock.now - start) / interval)
+    #expect(calls >= 1 && calls <= 3 + passed)
+    withExtendedLifetime(timer) {}
+  }
+
+  /// The loop sleeps until a timer is due, and no shorter, after which it would turn in vain.
+  @Test func oneTurnServesATimer() throws {
+    let loop = try EventLoop()
+    var calls = 0
+    let timer = LoopTimer(on: loop) { calls += 1 }
+    for round in 1...20 {
+      timer.arm(after: 2_700_000)
+      while calls < round { try loop.turn() }
+    }
+    #expect(loop.turns <= 40)
+  }
+
+  /// As the watchdog's, which may come when the loop waits for events already.
+  @Test func aSignalDoesNotEndTheLoop() throws {
+    try check(ph_prepare_poke(), "sigaction(SIGURG)")
+    let loop = try EventLoop()
+    let target = ph_gettid()
+    let before = ph_pokes()
+    let isOver = Locked(false)
+    let poker = try Thread("poker") {
+      while !isOver.withLock({ $0 }) {
+        _ = ph_poke(target)
+        usleep(1000)
+      }
+    }
+    let deadline = Clock.now + 20_000_000_000
+    var failure: Errno?
+    do throws(Errno) {
+      while ph_pokes() &- before < 20, Clock.now < deadline { try loop.turn(timeout: 100) }
+    } catch { failure = error }
+    isOver.withLock { $0 = true }
+    _ = consume poker
+    #expect(failure == nil && ph_pokes() &- before >= 20)
   }
 }

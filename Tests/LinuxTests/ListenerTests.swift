@@ -117,6 +117,52 @@ struct ListenerTests {
     withExtendedLifetime((listener, all)) {}
   }
 
+  @Test("Those of a crowd who had to wait are taken too")
+  func crowdsAreTaken() throws {
+    let rig = try Rig()
+    let listener = try rig.listen(.path(rig.path, .stream), isCrowd: true)
+    var all: [SharedFD] = []
+    let deadline = Clock.now + 10_000_000_000
+    while rig.came.count < 44, Clock.now < deadline {
+      if all.count < 44, let one = try? UnixSocket.connect(rig.path, kind: .stream, patience: 0) {
+        all.append(SharedFD(one))
+      }
+      try rig.loop.turn(timeout: 1)
+    }
+    #expect(rig.came.count == 44)
+    withExtendedLifetime((listener, all)) {}
+  }
+
+  /// Whoever does not read keeps nobody waiting, what he is sent goes at once, and one that has
+  /// vanished without a word is noticed some day.
+  @Test func viewersByTCPAreMadeReady() throws {
+    let rig = try Rig()
+    let listener = try rig.listen(.loopback("127.0.0.1", port: 0))
+    let viewer = OwnedFD(adopting: Glibc.socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0))
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = listener.port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        Glibc.connect(viewer.raw, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    try #require(connected == 0)
+    let deadline = Clock.now + 10_000_000_000
+    while rig.came.isEmpty, Clock.now < deadline { try rig.loop.turn(timeout: 100) }
+    let came = try #require(rig.came.first)
+    func option(_ level: CInt, _ name: CInt) -> CInt {
+      var value: CInt = -1
+      var size = socklen_t(MemoryLayout<CInt>.size)
+      return getsockopt(came.raw, level, name, &value, &size) == 0 ? value : -1
+    }
+    #expect(UnixSocket.isNonblocking(came.raw))
+    #expect(option(6, 1) == 1, "TCP_NODELAY")
+    #expect(option(SOL_SOCKET, SO_KEEPALIVE) == 1)
+    withExtendedLifetime(listener) {}
+  }
+
   @Test func aFullListenerIsNotWaitedFor() throws {
     let path = "/tmp/pinhole-full-\(getpid()).sock"
     defer { unlink(path) }

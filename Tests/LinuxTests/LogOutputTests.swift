@@ -41,9 +41,16 @@ import Testing
     guard fcntl(reader, F_SETFL, O_NONBLOCK) == 0 else { return 4 }
     var bytes = [UInt8](repeating: 0, count: 1 << 20)
     while read(reader, &bytes, bytes.count) > 0 {}
-    LogOutput.write("after")
-    let count = read(reader, &bytes, bytes.count)
-    let text = String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
-    return text.contains("lines dropped") && text.hasSuffix("after\n") ? 7 : 5
+    func next(_ line: String) -> String {
+      LogOutput.write(line)
+      let count = read(reader, &bytes, bytes.count)
+      return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
+    }
+    let first = next("after")
+    guard first.contains("lines dropped"), first.hasSuffix("after\n") else { return 5 }
+    // It is told once, and a line that is longer than what a pipe takes as a whole is cut.
+    guard next("again") == "again\n" else { return 6 }
+    let cut = next(String(repeating: "y", count: 10_000))
+    return cut.utf8.count == 4096 && cut.hasSuffix("y\n") ? 7 : 8
   }
 }
