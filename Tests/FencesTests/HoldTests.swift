@@ -111,6 +111,50 @@ import Testing
     queue.expireAll()
     #expect(answers == 3 && queue.pending == 0 && queue.expired == 0)
   }
+
+  /// What comes after a reset has its own deadline, which is later than those that were given up.
+  @Test func aHoldAfterAResetExpiresToo() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop, deadline: 2_000_000)
+    queue.add(Hold {})
+    queue.expireAll()
+    #expect(loop.nextDue == .max)
+    var isOver = false
+    queue.add(Hold { isOver = true })
+    try #require(loop.nextDue < .max, "nobody would ever end it")
+    try turn(loop) { isOver }
+    #expect(queue.expired == 1)
+  }
+
+  /// Whoever is told of a late hold may release others, whose readers were not late.
+  @Test func whatIsReleasedMeanwhileIsNotLate() throws {
+    let loop = try EventLoop()
+    let queue = HoldQueue(on: loop, deadline: 1_000_000)
+    var answers = 0
+    let holds = (0..<2).map { _ in Hold { answers += 1 } }
+    var told = 0
+    queue.onExpiry = { _ in
+      told += 1
+      holds[1].release()
+    }
+    for hold in holds { queue.add(hold) }
+    // Both are due in the same turn.
+    usleep(3000)
+    try turn(loop) { answers == 2 }
+    #expect(told == 1 && queue.expired == 1)
+  }
+
+  /// A copy that somebody reads would be drawn into, if a release too many counted for the next one.
+  @Test func aReleaseTooManyCountsForNobody() {
+    let lock = Hold()
+    lock.release()
+    lock.retain()
+    #expect(lock.readers == 1)
+    lock.release()
+    lock.release()
+    lock.retain()
+    #expect(lock.readers == 1)
+  }
 }
 
 @Suite struct SyncFileTests {
@@ -125,6 +169,20 @@ import Testing
     #expect(refuses(try EventFD().fd.duplicate()))
     #expect(refuses(try MemFD.create("fences-test", size: 4096)))
     #expect(refuses(try OwnedFD.open("/proc/self", O_RDONLY)))
+  }
+
+  /// Whoever serves a file decides how long a request to it takes: only the kernel's own are asked.
+  @Test func filesOfOthersAreNotAsked() throws {
+    let files = [
+      try MemFD.create("fence", size: 4096).release(),
+      try OwnedFD.open("/proc/self", O_RDONLY).release(),
+    ]
+    for file in files {
+      let error = #expect(throws: Errno.self) {
+        _ = try SyncFile(checking: OwnedFD(adopting: file))
+      }
+      #expect("\(try #require(error))".hasPrefix("statx"))
+    }
   }
 
   @Test func aWatchCallsOnceAndNotAfterItWent() throws {
