@@ -92,6 +92,20 @@ import Testing
     #expect(pread(fd.raw, &byte, 1, 7) == 1 && byte == 0)
   }
 
+  /// Whoever gets a small picture can map all of the piece, and see what lies behind it.
+  @Test func showsNobodyWhatLiesBehindHisPicture() throws {
+    let memory = CopyMemory(limit: UInt64(4 * page))
+    var use: CopyMemory.Use? = try memory.take(4 * page)
+    let piece = try #require(use).piece
+    let last = 4 * page - 1
+    piece.mapping.base.storeBytes(of: 42, toByteOffset: last, as: UInt8.self)
+    use = nil
+    let next = try memory.take(page)
+    #expect(try inode(next) == FileFacts(of: piece.fd.raw).identity)
+    var byte: UInt8 = 1
+    #expect(pread(next.piece.fd.raw, &byte, 1, off_t(last)) == 1 && byte == 0)
+  }
+
   @Test func smallPiecesGoWhereALargePictureNeedsTheRoom() throws {
     let memory = CopyMemory(limit: UInt64(16 * page))
     for _ in 0..<5 { _ = [try memory.take(2 * page), try memory.take(page)] }

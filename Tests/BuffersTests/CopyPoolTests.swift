@@ -141,6 +141,21 @@ struct CopyPoolTests {
     #expect(pool.offered.count == 3)
   }
 
+  @Test("The freshest of those that nobody looks at is brought up to date")
+  func freshest() throws {
+    let picture = Picture(width: 64, height: 32)
+    let pool = CopyPool(width: 64, height: 32, fourcc: .xrgb8888)
+    let source = try picture.source()
+    let one = try #require(pool.update(from: source, crop: whole(pool), damage: whole(pool)))
+    one.lock.retain()
+    let dot = Rect(x: 5, y: 5, width: 1, height: 1)
+    let two = try #require(pool.update(from: source, crop: whole(pool), damage: dot))
+    two.lock.retain()
+    for lock in [one.lock, two.lock] { lock.release() }
+    #expect(pool.acquire()?.offered === two)
+    #expect(pool.current === two)
+  }
+
   @Test("A part of the picture")
   func crop() throws {
     let picture = Picture(width: 64, height: 32)

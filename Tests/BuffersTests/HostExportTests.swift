@@ -118,6 +118,20 @@ import Testing
     #expect(copy.memory == .copy && copy.fd === other.planes.first?.fd)
   }
 
+  /// The renderer must not draw into what somebody still reads, whatever is offered since.
+  @Test func whatWasOfferedBeforeHasItsReadersStill() throws {
+    let host = try picture()
+    #expect(!host.hasReaders)
+    let offered = try #require(store().offer(host, asCopy: true))
+    #expect(!host.hasReaders)
+    offered.lock.retain()
+    #expect(host.hasReaders)
+    host.forgetOffer()
+    #expect(host.hasReaders)
+    offered.lock.release()
+    #expect(!host.hasReaders)
+  }
+
   /// It is paid for as long as anybody here has it, whoever shows the picture.
   @Test func theExportIsPaidForAsLongAsItIsOffered() throws {
     final class Share {}
