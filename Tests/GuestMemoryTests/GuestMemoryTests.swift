@@ -1,3 +1,4 @@
+import Glibc
 import GuestMemory
 import Linux
 import Testing
@@ -123,6 +124,61 @@ struct GuestMemoryTests {
     #expect(memory.entries[0].file === file, "a file that stays keeps its mapping")
     memory.removeAll()
     #expect(memory.entries.isEmpty)
+  }
+
+  @Test("What a new table leaves out is told, once")
+  func uncovered() throws {
+    let memory = GuestMemory()
+    let fd = try ram(8)
+    let low = region(0, 0x2000)
+    let high = region(0x10000, 0x2000, at: 0x4000)
+    try memory.replace([(low, fd), (high, fd)])
+    let file = memory.entries[0].file
+    func gone() -> [[UInt64]] { memory.takeUncovered().map { [$0.offset, $0.count] } }
+    func covers(_ offset: UInt64, _ count: UInt64) -> Bool {
+      memory.covers(FileRange(file: file, offset: offset, count: count))
+    }
+    #expect(gone() == [])
+    #expect(covers(0, 0x2000) && covers(0x4000, 0x2000))
+    #expect(!covers(0x1fff, 2) && !covers(0x3fff, 2) && !covers(0x5fff, 2))
+    // Half of the first region stays, and nothing of the second.
+    try memory.replace([(region(0, 0x1000), fd)])
+    #expect(gone() == [[0x1000, 0x1000], [0x4000, 0x2000]])
+    #expect(gone() == [], "it may be back by the next time")
+    #expect(covers(0, 0x1000) && !covers(0x1000, 1) && !covers(0x4000, 1))
+    // What can be seen elsewhere is not gone, and two regions may show a range together.
+    try memory.add(region(0x20000, 0x800, at: 0x800), fd)
+    try memory.add(region(0x30000, 0x800), fd)
+    try memory.remove(region(0, 0x1000))
+    #expect(gone() == [])
+    #expect(covers(0, 0x1000))
+    try memory.remove(region(0x30000, 0x800))
+    #expect(gone() == [[0, 0x800]])
+  }
+
+  @Test("A file that lost pages, or has grown, is mapped anew")
+  func anew() throws {
+    let memory = GuestMemory()
+    let fd = try ram(1, seals: [])
+    func byte(_ address: UInt64) throws -> UInt8 {
+      try #require(memory.pointer(guest: address, count: 1)).load(as: UInt8.self)
+    }
+    try memory.replace([(region(0, 0x1000), fd)])
+    #expect(memory.lostRegion == nil)
+    // The front-end takes the pages away, and the mapping is zeros of our own from then on.
+    #expect(ftruncate(fd.raw, 0) == 0)
+    #expect(try byte(0) == 0)
+    #expect(memory.lostRegion == region(0, 0x1000))
+    #expect(ftruncate(fd.raw, 0x1000) == 0)
+    try memory.replace([(region(0, 0x1000), fd)])
+    #expect(memory.lostRegion == nil)
+    var written: UInt8 = 9
+    #expect(pwrite(fd.raw, &written, 1, 0) == 1)
+    #expect(try byte(0) == 9)
+    #expect(ftruncate(fd.raw, 0x2000) == 0)
+    try memory.add(region(0x1000, 0x1000, at: 0x1000), fd)
+    #expect(pwrite(fd.raw, &written, 1, 0x1fff) == 1)
+    #expect(try byte(0x1fff) == 9)
   }
 
   @Test("The number of regions is limited")

@@ -240,6 +240,29 @@ struct WitnessLifeTests {
     #expect(gone == nil, "it would keep the guest's RAM after the guest")
   }
 
+  @Test("Nothing of the guest stays mapped when it has gone", arguments: Detector.allCases)
+  func unmapped(_ detector: Detector) throws {
+    let name = "gone-\(detector)"
+    func mappings() throws -> Int {
+      let text = try #require(WholeFile.text("/proc/self/maps"))
+      return text.split(separator: "\n").count { $0.contains("memfd:\(name)") }
+    }
+    let keeper = try WitnessKeeper(detector: detector)
+    do {
+      let memory = try MemFD.create(name, size: 64 * pageSize, seals: [.shrink])
+      let file = try GuestFile(memory)
+      let witness = try keeper.witness(for: file)
+      let pages = try witness.pages([PageSpan(offset: 0, count: file.size)])
+      try witness.export(pages)
+      try witness.fill(pages, of: file)
+      try witness.arm(pages) { _ in }
+      // Its own and the guest's, perhaps in several pieces.
+      #expect(try mappings() >= 2)
+      withExtendedLifetime((file, witness)) {}
+    }
+    #expect(try mappings() == 0)
+  }
+
   @Test("A witness outlives its keeper", arguments: Detector.allCases)
   func outlives(_ detector: Detector) throws {
     let ram = try SharedRAM(pages: 64)
