@@ -130,6 +130,13 @@ struct Calls {
         var limit = rlimit()
         return Self.outcome(getrlimit(__rlimit_resource_t(7), &limit))
       },
+      // prlimit64(2) on another process, which reads the limit and, with one argument more, sets it.
+      "limit-parent": {
+        Self.outcome(CInt(truncatingIfNeeded: Self.call(302, Int(parent), 7, 0)))
+      },
+      // wait4(2) for any child, of which there is none: ECHILD if it may ask.
+      "wait-for-child": { Self.outcome(CInt(truncatingIfNeeded: Self.call(61, -1, 0, 0))) },
+      "look-for-child": { Self.outcome(CInt(truncatingIfNeeded: Self.call(61, -1, 0, 1))) },
       "limit-stack": {
         var limit = rlimit()
         return Self.outcome(getrlimit(__rlimit_resource_t(3), &limit))

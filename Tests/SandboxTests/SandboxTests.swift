@@ -22,6 +22,7 @@ private let killed: CInt = 128 + SIGSYS
   @Test(arguments: [
     "open", "thread-open", "list", "inet", "fork", "thread", "scan", "memory", "exec-memory",
     "memfd", "dup-onto", "exec", "kill-parent", "socketpair", "block", "unblock", "prepare-tcp",
+    "limit-parent",
   ])
   func workWithoutTheSandbox(_ call: String) throws {
     #expect(try outcome("off", call) == 0)
@@ -34,7 +35,7 @@ private let killed: CInt = 128 + SIGSYS
       "tgkill-parent", "userfaultfd", "ioctl-terminal", "ioctl-high-bits", "ioctl-syncobj-wait",
       "ioctl-dma-buf-sync",
       "exec-memory", "dup-onto", "rename", "connect-unix", "socketpair", "send-to-address",
-      "attach-filter", "advise-poison", "block",
+      "attach-filter", "advise-poison", "block", "limit-parent", "wait-for-child",
     ])
   func killsTheProcessFor(_ call: String) throws {
     #expect(try outcome("on", call) == killed)
@@ -62,6 +63,21 @@ private let killed: CInt = 128 + SIGSYS
   @Test(arguments: ["ioctl-dma-buf", "ioctl-syncobj"])
   func leavesRequestsToBuffersAndTimelines(_ call: String) throws {
     #expect(try outcome("on", call) == ENOTTY)
+  }
+
+  /// As for a renderer that has ended: it may ask, and never wait.
+  @Test(.enabled(if: Sandbox.hasCallFilters, "this kernel has no seccomp"))
+  func childrenAreLookedForWithoutWaiting() throws {
+    #expect(try outcome("on", "look-for-child") == ECHILD)
+    #expect(try outcome("off", "wait-for-child") == ECHILD)
+  }
+
+  @Test(arguments: [
+    ("/run/user/pinhole.sock", "/run/user"), ("/pinhole.sock", "/"), ("pinhole.sock", "."),
+    ("run/pinhole.sock", "run"),
+  ])
+  func theDirectoryOfASocket(_ path: String, _ directory: String) {
+    #expect(Sandbox.directory(of: path) == directory)
   }
 
   @Test func aSignalThatALateLoopDoesNotTakeEndsTheProcess() throws {
@@ -102,6 +118,7 @@ private let killed: CInt = 128 + SIGSYS
       ("sharing", "attach-filter"), ("input", "attach-filter"), ("bridge", "attach-filter"),
       ("viewing", "attach-filter"), ("sharing", "block"), ("input", "block"),
       ("input", "connect-unix"), ("bridge", "prepare-tcp"), ("input", "prepare-tcp"),
+      ("bridge", "limit-parent"), ("bridge", "wait-for-child"),
     ])
   func someMayNot(_ policy: String, _ call: String) throws {
     #expect(try outcome(policy, call) == killed)
