@@ -63,15 +63,20 @@ struct Placement {
   let hasBorder: Bool
 
   /// Nil for a picture without a width.
-  init?(_ pixels: [UInt8], width: Int, on screen: KMSScreen) {
+  init?(bytes: Int, width: Int, on screen: (width: Int, height: Int)) {
     guard width > 0 else { return nil }
-    let height = pixels.count / 4 / width
-    let (screenWidth, screenHeight) = (Int(screen.width), Int(screen.height))
-    across = min(width, screenWidth)
-    down = min(height, screenHeight)
+    let height = bytes / 4 / width
+    across = min(width, screen.width)
+    down = min(height, screen.height)
     from = ((width - across) / 2, (height - down) / 2)
-    to = ((screenWidth - across) / 2, (screenHeight - down) / 2)
-    hasBorder = across < screenWidth || down < screenHeight
+    to = ((screen.width - across) / 2, (screen.height - down) / 2)
+    hasBorder = across < screen.width || down < screen.height
+  }
+
+  /// The same for the pixels of a picture, `XRGB8888`.
+  init?(_ pixels: [UInt8], width: Int, on screen: KMSScreen) {
+    self.init(
+      bytes: pixels.count, width: width, on: (Int(screen.width), Int(screen.height)))
   }
 }
 
