@@ -164,6 +164,41 @@ struct LeftoverTests {
     withExtendedLifetime(kept) {}
   }
 
+  /// There is an end to what others may keep; and the last of very many is let go as the first is.
+  @Test func manyAreKeptUpToALimitAndNoneIsForgotten() throws {
+    let loop = try EventLoop()
+    let lines = Locked<[String]>([])
+    let log = Logger(label: "test") { _ in LineHandler(lines) }
+    let shown = try ShownPicture(.scan, pages: 8, runs: [(0, 1)])
+    let leftovers = Leftovers(try DmaBufHolders(), on: loop, log: log)
+    shown.store.leftovers = leftovers
+    var kept: [SharedFD] = []
+    for _ in 0..<Leftovers.most {
+      let buffer = try shown.make()
+      kept.append(SharedFD(try #require(buffer.current?.fd).duplicate()))
+      shown.store.drop(buffer)
+    }
+    #expect(leftovers.count == Leftovers.most)
+    #expect(shown.store.pinnedBytes == UInt64(Leftovers.most) * 4096)
+    guard
+      case .failure(.notLetGo(Leftovers.most)) =
+        shown.store.make(layout: shown.layout, ranges: shown.ranges)
+    else {
+      Issue.record("no limit")
+      return
+    }
+    let bound = Clock.now + 20_000_000_000
+    kept.removeLast(10)
+    while leftovers.count > Leftovers.most - 10, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(leftovers.count == Leftovers.most - 10)
+    let again = try shown.make()
+    try shown.expectGuestPixels(again)
+    shown.store.drop(again)
+    kept = []
+    while leftovers.count > 0, Clock.now < bound { try loop.turn(timeout: 100) }
+    #expect(leftovers.count == 0 && shown.store.pinnedBytes == 0)
+  }
+
   @Test func smallPages() throws { try leavesWithIt(hugePageSize: 0) }
 
   @Test(.enabled(if: freeHugePages >= 8, "needs 8 free huge pages"))
