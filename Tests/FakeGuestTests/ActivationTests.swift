@@ -39,7 +39,7 @@ import Testing
       _ sockets: [SharedFD], pid: String = "$$", count: Int? = nil, _ options: [String] = []
     ) throws -> String? {
       let child = try start(sockets, pid: pid, count: count, options)
-      guard let status = child.waitForEnd(milliseconds: 60_000), status != 0 else { return nil }
+      guard let status = child.waitForEnd(milliseconds: 30_000), status != 0 else { return nil }
       return log
     }
   }
@@ -53,7 +53,7 @@ import Testing
     let child = try rig.start(framesFirst ? sockets.reversed() : sockets)
     var options = VhostUserFrontEnd.Options()
     // It has to start first.
-    options.patience = 60_000
+    options.patience = 30_000
     let driver = try GPUDriver(
       try VhostUserFrontEnd(path: rig.front, ram: GuestRAM(size: 16 << 20), options))
     let watcher = try FrameWatcher(path: rig.frames)

@@ -75,6 +75,31 @@ struct BufferTests {
     #expect(try !areWatched())
   }
 
+  @Test("One that was lost takes the watch from nobody when it is let go")
+  func lostAndLetGo() throws {
+    let shown = try ShownPicture(.faults, pages: 64, runs: [(0, 16)])
+    let witness = try shown.keeper.witness(for: shown.ram.file)
+    let lost = try shown.make()
+    let other = try shown.make()
+    shown.store.onStep = { step in
+      if step == .verify { try? shown.ram.puncher.punch(shown.ram.span(1)) }
+    }
+    try shown.ram.puncher.punch(shown.ram.span(1))
+    guard case .lost = shown.store.check(lost) else {
+      Issue.record("not lost")
+      return
+    }
+    shown.store.onStep = nil
+    shown.store.drop(lost)
+    let flags = try mappingFlags(witness.base, shown.ram.file.size)
+    #expect(flags.contains { $0.contains("um") }, "the other one is on the same pages")
+    #expect(shown.store.check(other).replacement != nil)
+    try shown.ram.puncher.punch(shown.ram.span(2))
+    shown.ram.write(shown.ram.span(0, 64), UInt8(ascii: "b"))
+    #expect(shown.store.check(other).replacement != nil)
+    try shown.expectGuestPixels(other)
+  }
+
   @Test("A discard raises the generation", arguments: Detector.allCases)
   func generation(_ detector: Detector) throws {
     let shown = try ShownPicture(detector, pages: 1024, runs: Self.runs)
