@@ -55,6 +55,36 @@ import Testing
     #expect(told.withLock { $0 } == 0)
   }
 
+  /// By SIGSTOP, as a debugger or a suspended session does: the time does not count.
+  @Test func aProcessThatWasStoppedIsNotLate() async throws {
+    await #expect(processExitsWith: .exitCode(7)) {
+      var times = WatchdogTests.fast
+      times.poke = 2_000_000_000
+      times.end = 2_000_000_000
+      let loop = try EventLoop()
+      let bell = try EventFD()
+      bell.signal()
+      try loop.watch(bell.fd.raw, for: .readable) { [unowned loop, times] _ in
+        bell.drain()
+        // The watchdog has looked at this turn before.
+        usleep(200_000)
+        let script = "sleep 3; kill -CONT \(getpid())"
+        guard let waker = try? ChildProcess(["sh", "-c", script]) else { _exit(3) }
+        let before = Clock.now
+        kill(getpid(), SIGSTOP)
+        usleep(200_000)
+        // Else it was not stopped, and this proves nothing.
+        if Clock.now - before < times.end { _exit(4) }
+        withExtendedLifetime(waker) {}
+        loop.stop()
+      }
+      let dog = try Watchdog(over: loop, times: times) { _ in _exit(9) }
+      try loop.run()
+      withExtendedLifetime(dog) {}
+      _exit(7)
+    }
+  }
+
   @Test func aLostLoopEndsTheProcess() async throws {
     await #expect(processExitsWith: .exitCode(9)) {
       let loop = try EventLoop()
