@@ -89,6 +89,7 @@ import Testing
     }
     #expect(!left.hasFrontEnd && left["host-bytes"] == 0 && left["qemu-display"] == 0)
     #expect(left["qemu-sockets"] == 1 && left["flushes"] == UInt64(count))
+    withExtendedLifetime((driver, frame, watcher)) {}
     #expect(pinhole.terminate() == 0, "\(pinhole.log)")
     #expect(access(path, F_OK) != 0)
   }

@@ -71,6 +71,7 @@ import Testing
       let flags = try #require(Int(line.split(separator: "\t").last ?? "", radix: 8))
       #expect(flags & 0o2_000_000 != 0, "O_CLOEXEC")
     }
+    withExtendedLifetime((driver, watcher)) {}
     child.signal(SIGTERM)
     #expect(child.waitForEnd(milliseconds: 20_000) == 0, "\(rig.log)")
     // Whoever made the paths listens on.

@@ -72,6 +72,7 @@ import Testing
     #expect(isReadable(watch))
     watch.drain()
     #expect(!isReadable(watch))
+    withExtendedLifetime(directory) {}
   }
 
   @Test func aNodeThatIsNotThereIsNotWatched() {
