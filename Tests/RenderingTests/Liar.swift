@@ -49,4 +49,13 @@ final class Liar {
     for fd in fds { close(fd) }
     return bytes.prefix(count).withUnsafeBytes { RenderHeader($0) }.map { ($0, fds.count) }
   }
+  /// The descriptor that came with the next request.
+  func gift() throws -> SharedFD? {
+    var fds: [CInt] = []
+    var bytes = [UInt8](repeating: 0, count: RenderWire.largestPacket)
+    _ = try bytes.withUnsafeMutableBytes {
+      try UnixSocket.receive(far.raw, into: $0, fds: &fds, maxFDs: 1, dontWait: true)
+    }
+    return fds.first.map { SharedFD(OwnedFD(adopting: $0)) }
+  }
 }

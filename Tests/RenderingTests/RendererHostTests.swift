@@ -82,6 +82,7 @@ struct RendererHostTests {
   @Test func whatCannotBeShownIsRefused() throws {
     let studio = try Studio()
     try studio.picture(5)
+    try studio.paint(5, 0x77_8899)
     for (id, crop) in [
       (9, Studio.all), (5, Rect(x: 0, y: 0, width: 65, height: 32)),
       (5, Rect(x: 0, y: 0, width: 0, height: 0)),
@@ -91,7 +92,9 @@ struct RendererHostTests {
       #expect(result.failure == .refused, "\(id) \(crop)")
     }
     #expect(studio.deaths.isEmpty)
-    _ = try studio.show(5)
+    // Nothing was drawn for the last of these, so that all is, whatever has changed since.
+    let next = try studio.show(5, damage: Rect(x: 0, y: 0, width: 1, height: 1))
+    #expect(pixel(next, 9, 9) == 0x77_8899)
   }
 
   @Test func cursorsAreRead() throws {

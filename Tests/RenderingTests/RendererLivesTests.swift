@@ -130,5 +130,41 @@ struct RendererLivesTests {
     #expect(try house.ask(.fence) == .lost)
     house.lives.begin()
     #expect(try house.ask(create) == .done)
+    // The deaths of the guest's last life do not count in this one.
+    kill(CInt(bitPattern: house.lives.pid), SIGKILL)
+    try house.turn { house.deaths.count == 3 }
+    #expect(house.lives.isAlive)
+  }
+
+  /// One that has done its work for long enough is replaced at once, whatever became of others.
+  @Test func aGoodLifeIsFollowedByTheNext() throws {
+    var patience = RendererLives.Patience()
+    patience.replacement = 3_600_000_000_000
+    patience.longest = patience.replacement
+    patience.goodLife = 0
+    let house = try House(patience)
+    #expect(try house.lives.waitForFirst() == nil)
+    for round in 1...3 {
+      try house.turn { house.lives.pid != 0 }
+      kill(CInt(bitPattern: house.lives.pid), SIGKILL)
+      try house.turn { house.deaths.count == round }
+      try #require(house.lives.isAlive, "round \(round)")
+    }
+  }
+
+  /// The timer is looked at, so that nobody has to wait for it.
+  @Test func noPauseIsLongerThanTheLongest() throws {
+    var patience = RendererLives.Patience()
+    patience.replacement = 3_600_000_000_000
+    patience.longest = 1_000_000
+    let house = try House(patience)
+    #expect(try house.lives.waitForFirst() == nil)
+    for round in 1...2 {
+      try house.turn { house.lives.pid != 0 }
+      kill(CInt(bitPattern: house.lives.pid), SIGKILL)
+      try house.turn { house.deaths.count == round }
+    }
+    try #require(house.lives.isAlive || house.loop.nextDue <= Clock.now + patience.longest)
+    try house.turn { house.lives.isAlive }
   }
 }
