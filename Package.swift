@@ -213,7 +213,7 @@ let package = Package(
       "VirtioInputTests",
       [
         "pinhole-input", "InputControl", "VirtioInput", "PinholeInput", "PinholeProtocol",
-        "FakeGuest", "Linux",
+        "FakeGuest", "Linux", log,
       ]),
     tests(
       "PinholeFramesTests",
