@@ -218,14 +218,14 @@ let package = Package(
     tests(
       "PinholeFramesTests",
       [
-        "GStreamerBridge", "Bridge", "PinholeFrames", "FrameProtocol", "PinholeProtocol",
-        "Pictures", "Pixels", "Linux", log,
+        "GStreamerBridge", "VNC", "Bridge", "PinholeFrames", "PinholeInput", "FrameProtocol",
+        "PinholeProtocol", "Pictures", "Pixels", "Linux", log,
       ]),
     tests(
       "FakeGuestTests",
       [
-        "FakeGuest", "FrameProtocol", "PinholeFrames", "pinhole", "pinhole-guest", "pinhole-vnc",
-        "Doctor", "Command",
+        "FakeGuest", "FrameProtocol", "PinholeFrames", "PinholeProtocol", "pinhole",
+        "pinhole-guest", "pinhole-vnc", "Doctor", "Command",
         "VhostUser", "Virtqueue", "GuestMemory", "Pixels", "Linux", log,
       ]),
     tests(
