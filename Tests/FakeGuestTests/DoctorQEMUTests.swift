@@ -184,4 +184,27 @@ struct DoctorQEMUTests {
       pageSize: 2 << 20)
     #expect(line("pages", facts([], memory: [huge]))?.text == "huge, 2 MiB each")
   }
+  /// What udmabuf demands of memory holds for each of several memfds, as QEMU has one for each node.
+  @Test func sealsOfAllMemoryAreJudged() {
+    func seals(_ each: Seals?...) -> DoctorReport.Line? {
+      let memory = each.map {
+        QEMUFacts.Memory(
+          path: "/memfd:memory-backend-memfd", bytes: 1 << 30, isShared: true, seals: $0,
+          pageSize: 4096)
+      }
+      return line("seals", facts([], memory: memory))
+    }
+    #expect(seals([.shrink], [.shrink, .grow])?.mark == .good)
+    #expect(seals([.shrink], [])?.mark == .bad)
+    #expect(seals([.shrink], [])?.cure?.contains(",seal=on") == true)
+    #expect(seals([.shrink], [.shrink, .write])?.mark == .bad)
+    #expect(seals([.shrink], nil)?.cure == "sudo pinhole doctor --pid 42")
+  }
+
+  /// QEMU 11 has a device for any vhost-user back-end, which the number tells what it is.
+  @Test(arguments: [("16", true), ("18", false)])
+  func theGenericDeviceMayBeAGPU(_ id: String, _ isGPU: Bool) {
+    let device = ["-device", "vhost-user-test-device-pci,virtio-id=\(id),chardev=gpu"]
+    #expect(line("GPU", facts(device))?.mark == (isGPU ? .good : .bad))
+  }
 }

@@ -101,6 +101,19 @@ import Testing
     #expect(report.text().split(separator: "\n").last?.contains("would get direct") == true)
   }
 
+  /// A machine on which nothing is wrong, and a guest whose memory nobody can share.
+  @Test func aQEMUThatCannotBeShownIsNotDirect() {
+    let qemu = QEMUFacts(
+      pid: 42, program: "qemu-system-x86_64", user: "alice",
+      commandLine: QEMUCommandLine(["qemu", "-device", "vhost-user-gpu-pci,chardev=gpu"]),
+      memory: [], label: nil, sockets: [], hasHandedSocket: true)
+    let report = DoctorReport(healthy(), qemu: qemu)
+    #expect(!report.isDirect)
+    #expect(
+      report.verdict.hasPrefix("copy: is in no file that could be shared. To get direct mode: "))
+    #expect(report.verdict.contains("memory-backend-memfd"))
+  }
+
   @Test func namesTheGroupToJoin() {
     var facts = healthy()
     facts.udmabuf = device("udmabuf", "kvm", 0o660, opens: false)
