@@ -30,6 +30,16 @@ import Testing
     #expect((0..<1000).allSatisfy { _ in none.admit(at: second).isAllowed })
   }
 
+  /// What an operator asks for is written, whatever a guest has provoked before.
+  @Test func thereIsRoomForWhatIsAskedFor() {
+    var limit = LineLimit(perSecond: 3)
+    let now: UInt64 = 5_000_000_000
+    for _ in 0..<10 { _ = limit.admit(at: now) }
+    #expect(limit.start(at: now) == 7)
+    #expect((0..<4).map { _ in limit.admit(at: now).isAllowed } == [true, true, true, false])
+    #expect(limit.start(at: now) == 1, "the others were told of")
+  }
+
   @Test func aGuestCannotFillTheLog() throws {
     let pinhole = try PinholeProcess([
       "--max-log-lines", "5", "--max-resources", "2", "--log-level", "trace",

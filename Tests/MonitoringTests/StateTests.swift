@@ -101,6 +101,19 @@ import Testing
     #expect(row("fence-wait", of: table).hasSuffix("12.5 ms"), "the longest")
   }
 
+  /// One with fewer frames than before is another one, which has had all of them since.
+  @Test func aConsumerThatCameAgainHasItsOwnRate() {
+    var (old, new) = (state(), state())
+    old.consumers[0].frames = 500
+    new.consumers[0].frames = 40
+    new.consumers[0].lateNow = 0
+    new.consumers[0].unclosed = 1
+    var table = StateTable(new)
+    table.before = (old, 2)
+    #expect(row("a", of: table).contains("40  20.0"), "\(row("a", of: table))")
+    #expect(row("a", of: table).hasSuffix("keeps revoked buffers"))
+  }
+
   @Test func nobodyDrawsOnTheTerminalButThis() {
     var table = StateTable(state())
     #expect(!table.lines.joined().contains("\u{1b}"), "a consumer's name has sequences")
