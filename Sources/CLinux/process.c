@@ -1,6 +1,7 @@
 #include "ph_process.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -13,6 +14,8 @@ enum { MAX_MAP = 16 };
 int ph_spawn(const char *const argv[], const int *from, const int *to, int count)
 {
 	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, ignored;
 	int high[MAX_MAP], made = 0, r = 0, has_stdin = 0;
 	pid_t pid = 0;
 
@@ -21,6 +24,18 @@ int ph_spawn(const char *const argv[], const int *from, const int *to, int count
 	r = posix_spawn_file_actions_init(&actions);
 	if (r)
 		return -r;
+	r = posix_spawnattr_init(&attributes);
+	if (r) {
+		posix_spawn_file_actions_destroy(&actions);
+		return -r;
+	}
+	/* What this thread reads from a signalfd, and SIGPIPE, is this process's own affair. */
+	sigemptyset(&none);
+	sigemptyset(&ignored);
+	sigaddset(&ignored, SIGPIPE);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setsigdefault(&attributes, &ignored);
+	r = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	/* Out of the way first, so that no target number is a source that is still needed. */
 	for (; made < count && !r; made++) {
 		high[made] = fcntl(from[made], F_DUPFD_CLOEXEC, 64);
@@ -34,9 +49,10 @@ int ph_spawn(const char *const argv[], const int *from, const int *to, int count
 	if (!r && !has_stdin)
 		r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
 	if (!r)
-		r = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)argv, environ);
+		r = posix_spawnp(&pid, argv[0], &actions, &attributes, (char *const *)argv, environ);
 	for (int i = 0; i < made; i++)
 		close(high[i]);
+	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return r ? -r : pid;
 }

@@ -37,6 +37,10 @@ struct PinholeRenderer: ParsableCommand {
     guard UnixSocket.isSocket(control, kind: .seqpacket) else {
       throw ValidationError("--control \(control) is not a connected SOCK_SEQPACKET socket")
     }
+    // It ends with its socket: what ends the service, or a whole terminal, lets that end it.
+    Signals.ignoreSIGPIPE()
+    signal(SIGINT, SIG_IGN)
+    signal(SIGTERM, SIG_IGN)
     var limits = RendererLimits()
     limits.memory = memory
     limits.threads = max(threads, 1)
