@@ -171,6 +171,7 @@ test-all: test test-packages
 	Tests/run libvirt
 	Tests/run gst
 	Tests/run virgl-trixie
+	Tests/run piglit
 	Tests/guest-discards hugetlb vm
 	Tests/fuzz 120
 	$(MAKE) kernel-test-new torn rust-vmm
