@@ -189,6 +189,7 @@ import Testing
     }
     // What this one sent last has come, and so has the rest.
     try controller.move(to: InputPlace(x: 0, y: 0, width: 1, height: 1))
+    while controller.hasWaiting { try controller.flush() }
     _ = try tablet.wait(for: 3)
     try keyboard.fill()
     #expect(try keyboard.wait(for: events.count, refill: false) == events)
