@@ -30,6 +30,8 @@ public struct GPUConfiguration: Sendable {
   public var maxCopies = 6
   /// Nanoseconds between looks at the pages of exported buffers.
   public var scanInterval: UInt64 = 5_000_000
+  /// Whether they go on where flushes, each of which looks, come steadily.
+  public var looksAlways = false
 
   /// The defaults.
   public init() {}

@@ -37,7 +37,8 @@ extension GPUDevice {
   private static let longestRound: UInt64 = 2_000_000
 
   /// A frame was looked at just now: where it is the only one on screen, the next look between
-  /// flushes is due a whole interval from now. Where flushes come steadily they do without.
+  /// flushes is due a whole interval from now. Where flushes come steadily they do without, unless
+  /// asked for it.
   func postponeTick() {
     let now = Clock.now
     pace.flushed(at: now)
@@ -51,9 +52,9 @@ extension GPUDevice {
 
   private func armTimer(_ now: UInt64) {
     let interval = lookInterval
+    let isLeftOut = pace.isSteady(at: now) && !configuration.looksAlways
     timer?.arm(
-      after: pace.isSteady(at: now) ? max(interval, FlushPace.longestGap) : interval,
-      every: interval)
+      after: isLeftOut ? max(interval, FlushPace.longestGap) : interval, every: interval)
   }
 
   /// The timer's turn: between flushes, tell consumers that re-read the last frame.

@@ -52,6 +52,13 @@ struct Serve: ParsableCommand {
   @Option(help: "How discarded pages are found: auto, scan, pagemap or faults.")
   var detector: DetectorChoice = .auto
 
+  @Option(
+    help: """
+      When pages are looked at between flushes: auto (not where flushes come steadily), or always \
+      (every 5 ms).
+      """)
+  var looks: Looks = .auto
+
   @Option(help: "What follows a discard: republish, or report, which repairs nothing.")
   var onDiscard: DiscardResponse = .republish
 
@@ -130,6 +137,7 @@ struct Serve: ParsableCommand {
     options.watchdog = watchdog
     options.sandbox = sandbox
     options.device.mode = scanout
+    options.device.looksAlways = looks == .always
     budgets.apply(to: &options)
     render.apply(to: &options)
     return options
@@ -155,6 +163,9 @@ enum QEMUDisplayChoice: String, ExpressibleByArgument, CaseIterable {
     }
   }
 }
+
+/// `--looks`.
+enum Looks: String, ExpressibleByArgument, CaseIterable { case auto, always }
 
 /// `--detector`.
 enum DetectorChoice: String, ExpressibleByArgument, CaseIterable {

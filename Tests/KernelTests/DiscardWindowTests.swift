@@ -13,12 +13,21 @@ import Testing
   .enabled(if: bufferProblem == nil, "needs userfaultfd"),
   .enabled(if: getenv("PINHOLE_WINDOW") != nil, "set PINHOLE_WINDOW"))
 struct DiscardWindowTests {
-  @Test(arguments: ["scan", "pagemap", "faults"], [false, true])
-  func window(_ detector: String, _ flushes: Bool) throws {
+  /// What the guest does meanwhile.
+  enum Pace: String, CaseIterable {
+    case rests = "at rest"
+    case flushes = "60 flushes a second"
+    case isLookedAt = "60 flushes a second, --looks always"
+  }
+
+  @Test(arguments: ["scan", "pagemap", "faults"], Pace.allCases)
+  func window(_ detector: String, _ pace: Pace) throws {
+    let flushes = pace != .rests
     var random = SeededNumbers()
     print("seed \(random.seed)")
     let scene = try LiveScene([
       "--scanout", "direct", "--hold-deadline", "10000", "--detector", detector,
+      "--looks", pace == .isLookedAt ? "always" : "auto",
     ])
     let diary = try Diary(scene.pinhole.framesSocket)
     try diary.read(for: "the picture") { $0.memory == .dmaBuf }
@@ -59,7 +68,7 @@ struct DiscardWindowTests {
     }
     func ms(_ value: Double) -> String { "\((value * 100).rounded() / 100) ms" }
     print(
-      "\(detector), \(flushes ? "60 flushes a second" : "at rest"): median \(ms(at(0.5))), "
+      "\(detector), \(pace.rawValue): median \(ms(at(0.5))), "
         + "90 % \(ms(at(0.9))), 99 % \(ms(at(0.99))), longest \(ms(at(1)))")
     try scene.end()
   }

@@ -159,6 +159,28 @@ struct LiveTests {
     try scene.end()
   }
 
+  @Test("Steady flushes do not do without the timer where it is to go on")
+  func looksAlways() throws {
+    let scene = try LiveScene([
+      "--scanout", "direct", "--hold-deadline", "10000", "--looks", "always",
+    ])
+    let diary = try Diary(scene.pinhole.framesSocket)
+    try diary.read(for: "the picture") { $0.memory == .dmaBuf }
+    func flush(_ count: Int) throws {
+      for _ in 0..<count {
+        try scene.flush()
+        try diary.catchUp()
+        usleep(16_000)
+      }
+    }
+    try flush(20)
+    let before = try scene.pinhole.counters()["checks"] ?? 0
+    try flush(60)
+    let looks = (try scene.pinhole.counters()["checks"] ?? 0) - before
+    #expect(looks >= 120, "of which 60 were those of flushes")
+    try scene.end()
+  }
+
   @Test("Pictures at rest are not scanned where the files' times tell", arguments: [false, true])
   func gate(_ discards: Bool) throws {
     let scene = try LiveScene()
