@@ -115,12 +115,7 @@ enum FrontEndAttacks {
     },
     Attack("regions in and out under live rings") { path, _ in
       let half: UInt64 = 2 << 20
-      let ram = try GuestRAM(
-        size: 2 * half,
-        regions: [
-          .init(guestAddress: 0, size: half, fileOffset: 0),
-          .init(guestAddress: 1 << 32, size: half, fileOffset: half),
-        ])
+      let ram = try GuestRAM(size: 2 * half, regions: GuestRAM.halves(size: 2 * half))
       let front = try VhostUserFrontEnd(path: path, ram: ram)
       let driver = try GPUDriver(front)
       for _ in 0..<100 {

@@ -111,12 +111,7 @@ import Testing
 
   @Test func aRingWhoseMemoryWasTaken() throws {
     let half: UInt64 = 32 << 20
-    let ram = try GuestRAM(
-      size: 2 * half,
-      regions: [
-        .init(guestAddress: 0, size: half, fileOffset: 0),
-        .init(guestAddress: 1 << 32, size: half, fileOffset: half),
-      ])
+    let ram = try GuestRAM(size: 2 * half, regions: GuestRAM.halves(size: 2 * half))
     let bench = try DeviceBench(ram: ram)
     try bench.front.removeMemory(ram.regions[0])
     for _ in 0..<3 {

@@ -96,12 +96,7 @@ import Testing
   /// Two regions; pictures of 12 MiB find room in the second alone.
   private func twoRegions() throws -> GuestRAM {
     let half = 32 * Self.megabyte
-    let ram = try GuestRAM(
-      size: 2 * half,
-      regions: [
-        .init(guestAddress: 0, size: half, fileOffset: 0),
-        .init(guestAddress: 1 << 32, size: half, fileOffset: half),
-      ])
+    let ram = try GuestRAM(size: 2 * half, regions: GuestRAM.halves(size: 2 * half))
     _ = try ram.allocate(bytes: 24 << 20)
     return ram
   }

@@ -98,12 +98,7 @@ import Testing
   /// The renderer draws into pages through mappings of its own, whatever the guest's memory is.
   @Test func aRendererLetsGoOfPagesThatWereTakenOut() throws {
     let half: UInt64 = 32 << 20
-    let ram = try GuestRAM(
-      size: 2 * half,
-      regions: [
-        .init(guestAddress: 0, size: half, fileOffset: 0),
-        .init(guestAddress: 1 << 32, size: half, fileOffset: half),
-      ])
+    let ram = try GuestRAM(size: 2 * half, regions: GuestRAM.halves(size: 2 * half))
     _ = try ram.allocate(bytes: 24 << 20)
     let bench = try DeviceBench(ram: ram, with3D: true)
     let (near, far) = (try ram.allocate(pages: 2), try ram.allocate(bytes: 12 << 20))

@@ -93,6 +93,14 @@ package final class GuestRAM {
     ]
   }
 
+  /// The regions of a guest with memory below and above 4 GiB, half of `size` bytes in each.
+  package static func halves(size: UInt64) -> [Region] {
+    [
+      Region(guestAddress: 0, size: size / 2, fileOffset: 0),
+      Region(guestAddress: 1 << 32, size: size / 2, fileOffset: size / 2),
+    ]
+  }
+
   /// Address 0 is never handed out, nor are the ROM shadows and VGA window of a PC.
   private func reserveWhatIsNotRAM() {
     for index in taken.indices {
