@@ -41,7 +41,7 @@ var frames = 0
 var torn = 0
 var copies = 0
 var single: [UInt32] = []
-let deadline = Clock.now + 600_000_000_000
+let deadline = Clock.now + 2_000_000_000_000
 while frames < wanted, Clock.now < deadline {
   guard case .frame(let frame)? = try consumer.next(timeout: 1000) else { continue }
   guard let buffer = consumer.buffers[frame.buffer] else { continue }
