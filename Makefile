@@ -118,11 +118,11 @@ torn: build
 	$(SWIFT) build --product frame-reader
 	READER=$$($(SWIFT) build --show-bin-path)/frame-reader Tests/guest-blobs vm
 
-# One fault at a time: make mutants ONLY=Buffers VM=1
+# Each fault by itself, so many of them beside each other: make mutants ONLY=Buffers VM=1 JOBS=2
 ONLY ?=
 VM ?=
 mutants: deps
-	Tests/mutants --only "$(ONLY)" $(if $(VM),--vm)
+	Tests/mutants --only "$(ONLY)" --jobs $(or $(JOBS),1) $(if $(VM),--vm)
 
 format:
 	$(SWIFT) format -i -r Sources Tests Fuzz bench Package.swift
