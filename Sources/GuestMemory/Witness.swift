@@ -38,7 +38,7 @@ public final class Witness {
       ph_unmap(base, file.size)
       throw .mapping(Errno(ENOMEM, "calloc"))
     }
-    let span = (file.size &+ file.pageSize &- 1) & ~(file.pageSize &- 1)
+    let span = marks.mappedSize
     if file.kind == .hugetlb, !engine.uffd.features.contains(.minorHugetlb) {
       ph_unmap(base, file.size)
       throw .missingFeature("MINOR_HUGETLBFS")

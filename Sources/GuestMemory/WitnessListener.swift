@@ -139,7 +139,7 @@ final class WitnessListener: Sendable {
   private func giveUp(_ marks: WitnessMarks) {
     marks.giveUp()
     guard let base = UnsafeRawPointer(bitPattern: marks.base) else { return }
-    uffd.unregister(base, (marks.size &+ marks.pageSize &- 1) & ~(marks.pageSize &- 1))
+    uffd.unregister(base, marks.mappedSize)
   }
 
   /// Fills a hole with zeros. The kernel has no UFFDIO_ZEROPAGE for huge pages.

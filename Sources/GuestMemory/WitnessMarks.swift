@@ -30,6 +30,9 @@ final class WitnessMarks: @unchecked Sendable {
   /// No page is marked.
   var isEmpty: Bool { pending.load(ordering: .acquiring) == 0 }
 
+  /// Bytes of the mapping: `size` in whole pages.
+  var mappedSize: UInt64 { (size &+ pageSize &- 1) & ~(pageSize &- 1) }
+
   /// A fault could not be served, so that nobody watches the mapping any more.
   var isGivenUp: Bool { gaveUp.load(ordering: .acquiring) }
 
