@@ -87,14 +87,7 @@ final class FrameBench {
 
   /// A socket whose other end the server has.
   func socket(copiesOnly: Bool = false) throws -> OwnedFD {
-    let pair = try UnixSocket.Pair(.seqpacket)
-    var ours: OwnedFD?
-    pair.split { first, second in
-      server.serve(first, copiesOnly: copiesOnly)
-      ours = consume second
-    }
-    guard let ours = ours.take() else { throw Errno(EBADF, "socketpair") }
-    return ours
+    try server.socket(copiesOnly: copiesOnly)
   }
 
   /// A consumer that has said hello and was answered.
@@ -191,3 +184,17 @@ func openFiles() -> [String] {
 
 /// How many descriptors of a file with this in its name are open.
 func openCount(_ name: String) -> Int { openFiles().filter { $0.contains(name) }.count }
+
+extension FrameServer {
+  /// A socket whose other end it has.
+  func socket(copiesOnly: Bool) throws -> OwnedFD {
+    let pair = try UnixSocket.Pair(.seqpacket)
+    var ours: OwnedFD?
+    pair.split { first, second in
+      serve(first, copiesOnly: copiesOnly)
+      ours = consume second
+    }
+    guard let ours = ours.take() else { throw Errno(EBADF, "socketpair") }
+    return ours
+  }
+}

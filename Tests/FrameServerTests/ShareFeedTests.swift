@@ -38,14 +38,7 @@ private final class ShareBench {
 
   /// A stranger that has heard nothing yet.
   func newcomer() throws -> FrameConsumer {
-    let pair = try UnixSocket.Pair(.seqpacket)
-    var theirs: OwnedFD?
-    pair.split { first, second in
-      server.serve(first, copiesOnly: true)
-      theirs = consume second
-    }
-    guard let socket = theirs.take() else { throw Errno(EBADF, "socketpair") }
-    return try FrameConsumer(socket: socket)
+    try FrameConsumer(socket: try server.socket(copiesOnly: true))
   }
 
   func events(_ stranger: FrameConsumer) throws -> [FrameConsumer.Event] {

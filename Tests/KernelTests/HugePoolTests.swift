@@ -8,29 +8,23 @@ import Testing
 
 /// The kernel's pool of 2 MiB pages, which a test takes away and gives back.
 private struct HugePool {
-  private static let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
   private let size: Int
 
-  init() throws { size = try Self.number("nr_hugepages") }
+  init() throws { size = try #require(hugePageCount("nr_hugepages")) }
 
   /// Leaves those pages that are in use or promised to somebody.
   func takeAway() throws {
     try set(0)
-    let (free, promised) = (try Self.number("free_hugepages"), try Self.number("resv_hugepages"))
-    try #require(free == promised)
+    let free = try #require(hugePageCount("free_hugepages"))
+    try #require(hugePageCount("resv_hugepages") == free)
   }
 
   func giveBack() throws { try set(size) }
 
   private func set(_ count: Int) throws {
-    let file = try OwnedFD.open(Self.folder + "nr_hugepages", O_WRONLY)
+    let file = try OwnedFD.open(hugePageFolder + "nr_hugepages", O_WRONLY)
     let text = "\(count)"
     #expect(write(file.raw, text, text.utf8.count) == text.utf8.count)
-  }
-
-  private static func number(_ name: String) throws -> Int {
-    let text = try #require(WholeFile.text(folder + name))
-    return try #require(Int(text.filter(\.isNumber)))
   }
 }
 

@@ -135,13 +135,13 @@ final class SharedRAM {
   }
 }
 
+/// Where the kernel tells of its pool of huge pages of 2 MiB.
+let hugePageFolder = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+
+/// A number of that pool; nil where there is none.
+func hugePageCount(_ name: String) -> Int? {
+  WholeFile.text(hugePageFolder + name).flatMap { Int($0.filter(\.isNumber)) }
+}
+
 /// Free huge pages of 2 MiB; `echo 64 > /proc/sys/vm/nr_hugepages` makes some.
-let freeHugePages: Int = {
-  guard let file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r") else {
-    return 0
-  }
-  defer { fclose(file) }
-  var text = [CChar](repeating: 0, count: 32)
-  guard fgets(&text, 32, file) != nil else { return 0 }
-  return Int(atoi(text))
-}()
+let freeHugePages = hugePageCount("free_hugepages") ?? 0

@@ -28,6 +28,16 @@ struct QEMUImportTests {
     return (bench, qemu)
   }
 
+  /// The same pages on outputs 0 and 1, both of which QEMU has.
+  private func startOnBoth() throws -> (QEMUBench, FakeQEMU, OfferedBuffer) {
+    let (bench, qemu) = try start(outputs: 2)
+    let pages = try #require(bench.source.buffers[0])
+    bench.source.buffers[1] = pages
+    bench.present(1)
+    try bench.settle(qemu)
+    return (bench, qemu, pages)
+  }
+
   private func shown(_ output: UInt32, _ size: Rect, stride: UInt32 = 256) -> [QEMURequest] {
     let layout = PixelLayout(
       width: size.width, height: size.height, stride: stride, fourcc: .xrgb8888)
@@ -63,11 +73,7 @@ struct QEMUImportTests {
 
   @Test("Pages on two outputs are let go when QEMU has them on neither")
   func twoOutputs() throws {
-    let (bench, qemu) = try start(outputs: 2)
-    let pages = try #require(bench.source.buffers[0])
-    bench.source.buffers[1] = pages
-    bench.present(1)
-    try bench.settle(qemu)
+    let (bench, qemu, pages) = try startOnBoth()
     #expect(qemu.pictures.suffix(2) == shown(1, whole)[...])
     _ = try bench.source.back(1, id: 9)
     bench.present(1)
@@ -84,11 +90,7 @@ struct QEMUImportTests {
 
   @Test("Revoked pages leave every output that they are on")
   func revokedOnTwoOutputs() throws {
-    let (bench, qemu) = try start(outputs: 2)
-    let pages = try #require(bench.source.buffers[0])
-    bench.source.buffers[1] = pages
-    bench.present(1)
-    try bench.settle(qemu)
+    let (bench, qemu, pages) = try startOnBoth()
     var released = 0
     bench.display.revoke(pages, reason: .destroyed) { released += 1 }
     try bench.settle(qemu)

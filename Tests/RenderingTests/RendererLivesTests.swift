@@ -35,6 +35,14 @@ struct RendererLivesTests {
       }
     }
 
+    /// The next renderer that lives is killed, and its death heard of.
+    func kill() throws {
+      let before = deaths.count
+      try turn { lives.pid != 0 }
+      Glibc.kill(CInt(bitPattern: lives.pid), SIGKILL)
+      try turn { deaths.count > before }
+    }
+
     func ask(_ request: RenderRequest) throws -> RenderOutcome {
       var outcome: RenderOutcome?
       lives.ask { link in
@@ -121,11 +129,7 @@ struct RendererLivesTests {
     patience.longest = patience.replacement
     let house = try House(patience)
     #expect(try house.lives.waitForFirst() == nil)
-    for round in 1...2 {
-      try house.turn { house.lives.pid != 0 }
-      kill(CInt(bitPattern: house.lives.pid), SIGKILL)
-      try house.turn { house.deaths.count == round }
-    }
+    for _ in 1...2 { try house.kill() }
     #expect(!house.lives.isAlive)
     #expect(try house.ask(.fence) == .lost)
     house.lives.begin()
@@ -145,9 +149,7 @@ struct RendererLivesTests {
     let house = try House(patience)
     #expect(try house.lives.waitForFirst() == nil)
     for round in 1...3 {
-      try house.turn { house.lives.pid != 0 }
-      kill(CInt(bitPattern: house.lives.pid), SIGKILL)
-      try house.turn { house.deaths.count == round }
+      try house.kill()
       try #require(house.lives.isAlive, "round \(round)")
     }
   }
@@ -159,11 +161,7 @@ struct RendererLivesTests {
     patience.longest = 1_000_000
     let house = try House(patience)
     #expect(try house.lives.waitForFirst() == nil)
-    for round in 1...2 {
-      try house.turn { house.lives.pid != 0 }
-      kill(CInt(bitPattern: house.lives.pid), SIGKILL)
-      try house.turn { house.deaths.count == round }
-    }
+    for _ in 1...2 { try house.kill() }
     try #require(house.lives.isAlive || house.loop.nextDue <= Clock.now + patience.longest)
     try house.turn { house.lives.isAlive }
   }
